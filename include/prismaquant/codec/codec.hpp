@@ -1,0 +1,199 @@
+/// @file
+/// The codec: encode, decode and squared error of one matrix in one format. Every function validates first and touches
+/// no output before; results are the same for every executor.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "prismaquant/codec/quantized.hpp"
+#include "prismaquant/codec/scale_rules.hpp"
+#include "prismaquant/core/executor.hpp"
+#include "prismaquant/core/fp_environment.hpp"
+
+namespace prismaquant {
+
+/// How many values of a matrix no format can store.
+struct nonfinite_count {
+  std::size_t nan = 0;
+  std::size_t infinite = 0;
+  std::size_t first_row = 0;  ///< row of the first one
+  std::size_t first_column = 0;
+};
+
+/// Counts NaN and infinite values.
+template <weight_type T>
+nonfinite_count count_nonfinite(matrix_view<T const> weights) noexcept {
+  nonfinite_count found;
+  for (std::size_t r = 0; r < weights.rows; ++r) {
+    for (std::size_t c = 0; c < weights.columns; ++c) {
+      float const value = weights(r, c);
+      if (is_finite(value)) continue;
+      if (found.nan + found.infinite == 0) {
+        found.first_row = r;
+        found.first_column = c;
+      }
+      ++(value != value ? found.nan : found.infinite);
+    }
+  }
+  return found;
+}
+
+/// Why format `F` cannot store a matrix with so many columns; empty if it can.
+template <format F>
+std::string why_not(std::size_t columns) {
+  constexpr std::size_t group = F::block_shape::columns;
+  if constexpr (!F::ragged_blocks) {
+    if (columns % group != 0) {
+      return "columns (axis 1) = " + std::to_string(columns) + " is not a multiple of the group size " +
+             std::to_string(group) + " of " + std::string(F::name);
+    }
+  }
+  return {};
+}
+
+namespace detail {
+
+/// Calls `visit(block_row, block_column, block)` for every block of block rows [begin, end).
+template <format F, class T, class Visit>
+void for_each_block(matrix_view<T> m, std::size_t begin, std::size_t end, Visit&& visit) {
+  std::size_t const height = F::block_shape::rows != 0 ? F::block_shape::rows : m.rows;
+  std::size_t const width = F::block_shape::columns != 0 ? F::block_shape::columns : m.columns;
+  for (std::size_t i = begin; i < end; ++i) {
+    std::size_t const top = i * height;
+    for (std::size_t j = 0, left = 0; left < m.columns; ++j, left += width) {
+      visit(i, j, m.part(top, left, std::min(height, m.rows - top), std::min(width, m.columns - left)));
+    }
+  }
+}
+
+/// Scale code of one block. Small blocks are first copied to the stack as float32: a sweep reads them many times.
+template <format F, scale_rule Rule, weight_type T>
+typename F::scale::code_type choose_scale(matrix_view<T const> block, float global_scale) {
+  constexpr std::size_t size = F::block_shape::rows * F::block_shape::columns;
+  if constexpr (size != 0 && size <= 64) {
+    std::array<float, size> values;
+    for (std::size_t c = 0; c < block.columns; ++c) values[c] = block(0, c);
+    return Rule::template choose<F>(matrix_view<float const>{values.data(), 1, block.columns, 0, 1}, global_scale);
+  } else {
+    return Rule::template choose<F>(block, global_scale);
+  }
+}
+
+}  // namespace detail
+
+/// Encodes `weights` into `out` (whose shapes must fit, whose global scale is used), choosing block scales by `Rule`.
+/// Each element is the nearest value of weight / scale (an exact quotient), ties to even, saturating.
+/// @throws shape_error, numeric_error (NaN or infinite weights: how many, and where the first is).
+template <format F, scale_rule Rule = amax_rule, weight_type T, executor Executor>
+void encode(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor) {
+  if (auto const reason = why_not<F>(weights.columns); !reason.empty()) throw shape_error("weight: " + reason);
+  if (out.rows != weights.rows || out.columns != weights.columns) {
+    throw shape_error("weight is " + detail::shape_text(weights.rows, weights.columns) + ", the output is for " +
+                      detail::shape_text(out.rows, out.columns));
+  }
+  out.validate();
+  if (auto const bad = count_nonfinite(weights); bad.nan + bad.infinite != 0) {
+    throw numeric_error("weight: " + std::to_string(bad.nan) + " NaN and " + std::to_string(bad.infinite) +
+                        " infinite values, the first at row " + std::to_string(bad.first_row) + ", column " +
+                        std::to_string(bad.first_column));
+  }
+  if constexpr (!has_scales<F>) {
+    executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
+      fp_environment_guard const guard;
+      for (std::size_t r = begin; r < end; ++r) {
+        for (std::size_t c = 0; c < weights.columns; ++c)
+          F::layout::put(out.codes, r, c, F::element::encode(weights(r, c)));
+      }
+    });
+  } else {
+    executor.for_ranges(out.scales.rows, [&](std::size_t begin, std::size_t end) {
+      fp_environment_guard const guard;
+      detail::for_each_block<F>(weights, begin, end, [&](std::size_t i, std::size_t j, matrix_view<T const> block) {
+        auto const code = detail::choose_scale<F, Rule>(block, out.global_scale);
+        float const scale = F::scale::decode(code, out.global_scale);
+        out.scales(i, j) = code;
+        std::size_t const top = i * F::block_shape::rows;
+        std::size_t const left = j * F::block_shape::columns;
+        for (std::size_t r = 0; r < block.rows; ++r) {
+          for (std::size_t c = 0; c < block.columns; ++c) {
+            F::layout::put(out.codes, top + r, left + c, F::element::encode(block(r, c) / scale));
+          }
+        }
+      });
+    });
+  }
+}
+
+/// Encodes `weights`; `global_scale` (a divisor) matters only where the format has one.
+template <format F, scale_rule Rule = amax_rule, weight_type T, executor Executor = serial_executor>
+quantized_matrix<F> encode(matrix_view<T const> weights, float global_scale = 1.0f, Executor&& executor = {}) {
+  quantized_matrix<F> result(weights.rows, weights.columns, global_scale);
+  encode<F, Rule>(weights, result.view(), executor);
+  return result;
+}
+
+namespace detail {
+
+/// Calls `visit(row, column, value)` for every decoded element of rows [begin, end), row by row. The element is scaled
+/// in float32: E * (scale / global_scale), the order of operations of compressed-tensors.
+template <format F, class Visit>
+void for_each_decoded(const_quantized_view<F> q, std::size_t begin, std::size_t end, Visit&& visit) {
+  for (std::size_t r = begin; r < end; ++r) {
+    std::size_t const i = F::block_shape::rows != 0 ? r / F::block_shape::rows : 0;
+    std::size_t const width = F::block_shape::columns != 0 ? F::block_shape::columns : q.columns;
+    for (std::size_t left = 0; left < q.columns; left += width) {
+      float scale = 1.0f;
+      if constexpr (has_scales<F>) scale = F::scale::decode(q.scales(i, left / width), q.global_scale);
+      std::size_t const right = std::min(left + width, q.columns);
+      for (std::size_t c = left; c < right; ++c) {
+        visit(r, c,
+              F::element::decode(static_cast<typename F::element::code_type>(F::layout::get(q.codes, r, c))) * scale);
+      }
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Decodes into `out` (float32, or bfloat16 rounded from the float32 value).
+/// @throws shape_error, numeric_error (global scale).
+template <format F, class Out, executor Executor = serial_executor>
+requires std::same_as<Out, float> || std::same_as<Out, bfloat16>
+void decode(const_quantized_view<F> quantized, matrix_view<Out> out, Executor&& executor = {}) {
+  quantized.validate();
+  detail::require_shape("out", out, quantized.rows, quantized.columns);
+  executor.for_ranges(quantized.rows, [&](std::size_t begin, std::size_t end) {
+    fp_environment_guard const guard;
+    detail::for_each_decoded<F>(quantized, begin, end, [&](std::size_t r, std::size_t c, float value) {
+      if constexpr (std::same_as<Out, float>) {
+        out(r, c) = value;
+      } else {
+        out(r, c) = bfloat16::round(value);
+      }
+    });
+  });
+}
+
+/// Sum of (decoded - weight)^2 over the matrix: float64, summed per row and then over the rows in order.
+/// @throws shape_error, numeric_error (global scale).
+template <format F, weight_type T, executor Executor = serial_executor>
+double squared_error(matrix_view<T const> weights, const_quantized_view<F> quantized, Executor&& executor = {}) {
+  quantized.validate();
+  detail::require_shape("weight", weights, quantized.rows, quantized.columns);
+  std::vector<double> row_sums(quantized.rows, 0.0);
+  executor.for_ranges(quantized.rows, [&](std::size_t begin, std::size_t end) {
+    fp_environment_guard const guard;
+    detail::for_each_decoded<F>(quantized, begin, end, [&](std::size_t r, std::size_t c, float value) {
+      double const difference = double{value} - double{float(weights(r, c))};
+      row_sums[r] += difference * difference;
+    });
+  });
+  double sum = 0.0;
+  for (double const row : row_sums) sum += row;
+  return sum;
+}
+
+}  // namespace prismaquant
