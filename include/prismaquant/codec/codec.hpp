@@ -88,7 +88,7 @@ typename F::scale::code_type choose_scale(matrix_view<T const> block, float glob
 /// Each element is the nearest value of weight / scale (an exact quotient), ties to even, saturating.
 /// @throws shape_error, numeric_error (NaN or infinite weights: how many, and where the first is).
 template <format F, scale_rule Rule = amax_rule, weight_type T, executor Executor>
-void encode(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor) {
+void encode_into(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor) {
   if (auto const reason = why_not<F>(weights.columns); !reason.empty()) throw shape_error("weight: " + reason);
   if (out.rows != weights.rows || out.columns != weights.columns) {
     throw shape_error("weight is " + detail::shape_text(weights.rows, weights.columns) + ", the output is for " +
@@ -131,7 +131,7 @@ void encode(matrix_view<T const> weights, quantized_view<F> out, Executor&& exec
 template <format F, scale_rule Rule = amax_rule, weight_type T, executor Executor = serial_executor>
 quantized_matrix<F> encode(matrix_view<T const> weights, float global_scale = 1.0f, Executor&& executor = {}) {
   quantized_matrix<F> result(weights.rows, weights.columns, global_scale);
-  encode<F, Rule>(weights, result.view(), executor);
+  encode_into<F, Rule>(weights, result.view(), executor);
   return result;
 }
 

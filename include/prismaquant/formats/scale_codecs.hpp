@@ -59,14 +59,15 @@ struct e4m3_scale {
   }
 };
 
-/// OCP MX block scale: a power of two, code = exponent + 127. Code 255 (NaN) is never written, nor code 0, whose value
-/// 2^-127 is subnormal in float32 and bfloat16. A block of zeros gets code 127, the scale 1.
+/// OCP MX block scale: a power of two, code = exponent + 127. Never written: code 255 (NaN), code 0, whose value 2^-127 is
+/// subnormal in float32 and bfloat16, and codes under which the largest element would overflow float32. A block of zeros
+/// gets code 127, the scale 1.
 template <int ElementMaxExponent>
 struct e8m0_scale {
   using code_type = std::uint8_t;
   static constexpr int bits = 8;
   static constexpr code_type min_code = 1;
-  static constexpr code_type max_code = 254;
+  static constexpr code_type max_code = 254 - ElementMaxExponent;
 
   static constexpr float decode(code_type code, float /*global_scale*/) noexcept {
     return code != 0 ? std::bit_cast<float>(std::uint32_t{code} << 23) : 0x1p-127f;

@@ -46,10 +46,10 @@ constexpr float shared_global_scale(float amax) noexcept {
 }
 
 /// Solves `weights` into `out`, whose global scale is used as it is.
-/// @throws shape_error, numeric_error as `encode`.
+/// @throws shape_error, numeric_error as `encode_into`.
 template <solver S, format F, weight_type T, executor Executor>
-solve_report solve(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor) {
-  encode<F, typename S::rule>(weights, out, executor);
+solve_report solve_into(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor) {
+  encode_into<F, typename S::rule>(weights, out, executor);
   return {S::name, squared_error<F>(weights, out, executor)};
 }
 
@@ -59,7 +59,7 @@ solution<F> solve(matrix_view<T const> weights, solve_context const& context = {
   float const global_scale =
       context.global_scale ? *context.global_scale : shared_global_scale<S, F>(block_amax(weights));
   solution<F> result{quantized_matrix<F>(weights.rows, weights.columns, global_scale), {}};
-  result.report = solve<S, F>(weights, result.quantized.view(), executor);
+  result.report = solve_into<S, F>(weights, result.quantized.view(), executor);
   return result;
 }
 
