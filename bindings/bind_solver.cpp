@@ -1,0 +1,78 @@
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <vector>
+
+#include "bind.hpp"
+#include "prismaquant/formats/format_list.hpp"
+#include "prismaquant/solver/solver_list.hpp"
+#include "quantized_arg.hpp"
+#include "tensor_arg.hpp"
+
+namespace prismaquant::bindings {
+namespace py = pybind11;
+
+namespace {
+
+py::dict solve_any(tensor_object const& weight, std::string const& format_name, std::string const& solver_name,
+                   std::optional<float> global_scale, std::size_t threads) {
+  auto const arg = tensor_arg::borrow(weight, "weight");
+  py::dict result;
+  visit_format(format_name, [&]<format F>(F) {
+    visit_solver(solver_name, [&]<solver S>(S) {
+      quantized_arrays<F> out(arg.rows, arg.columns, 1.0f);
+      solve_report report;
+      {
+        py::gil_scoped_release const release;
+        arg.visit([&]<class T>(matrix_view<T const> weights) {
+          out.view.global_scale = global_scale ? *global_scale : shared_global_scale<S, F>(block_amax(weights));
+          report = solve_into<S, F>(weights, out.view, thread_executor(threads));
+        });
+      }
+      result["codes"] = out.codes;
+      result["scales"] = out.scales_or_none();
+      result["global_scale"] = F::has_global_scale ? py::object(py::float_(out.view.global_scale)) : py::none();
+      result["squared_error"] = report.squared_error;
+    });
+  });
+  return result;
+}
+
+std::optional<float> shared_global_scale_any(std::vector<tensor_object> const& weights, std::string const& format_name,
+                                             std::string const& solver_name) {
+  std::optional<float> result;
+  visit_format(format_name, [&]<format F>(F) {
+    visit_solver(solver_name, [&]<solver S>(S) {
+      if constexpr (F::has_global_scale) {
+        float amax = 0.0f;
+        for (std::size_t i = 0; i < weights.size(); ++i) {
+          auto const arg = tensor_arg::borrow(weights[i], "weights[" + std::to_string(i) + "]");
+          arg.visit([&](auto one) { amax = std::max(amax, block_amax(one)); });
+        }
+        result = shared_global_scale<S, F>(amax);
+      }
+    });
+  });
+  return result;
+}
+
+}  // namespace
+
+void bind_solver(py::module_& m) {
+  m.def(
+      "list_solvers",
+      [] {
+        std::vector<std::string> names;
+        for_each_solver([&]<solver S>(S) { names.emplace_back(S::name); });
+        return names;
+      },
+      "Names of all solvers.");
+  m.def("solve", &solve_any, py::arg("weight"), py::arg("format"), py::arg("solver"), py::arg("global_scale"),
+        py::arg("threads"), "Codes, scales, global scale and squared error of one matrix.");
+  m.def("shared_global_scale", &shared_global_scale_any, py::arg("weights"), py::arg("format"), py::arg("solver"),
+        "The global scale (a divisor) of fused siblings; None where the format has none.");
+}
+
+}  // namespace prismaquant::bindings

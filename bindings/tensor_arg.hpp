@@ -1,0 +1,82 @@
+// A tensor argument: borrows a matrix from numpy, ml_dtypes or any CPU object with __dlpack__ (torch), never copies.
+//
+// accepted: numpy.ndarray of float32, float16 or ml_dtypes.bfloat16, any strides; objects with __dlpack__ on the CPU of
+//           the same three types
+// rejected: other dtypes (no silent conversion), other devices, byte-swapped arrays, anything that is not
+// two-dimensional
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "prismaquant/codec/codec.hpp"
+
+namespace prismaquant::bindings {
+
+namespace py = pybind11;
+
+enum class element_type { float32, float16, bfloat16 };
+
+struct tensor_arg {
+  void* data = nullptr;
+  element_type type{};
+  std::size_t rows = 0, columns = 0;
+  std::ptrdiff_t row_stride = 0, column_stride = 0;
+  bool writable = false;
+  std::shared_ptr<void> owner;  // keeps the memory alive; its deleter takes the GIL
+
+  // Borrows `object`; every error names the argument `name`.
+  static tensor_arg borrow(py::handle object, std::string const& name);
+
+  // Calls visitor(matrix_view<T const>) with the element type of the tensor.
+  template <class Visitor>
+  void visit(Visitor&& visitor) const {
+    switch (type) {
+      case element_type::float32:
+        return visitor(as<float const>());
+      case element_type::float16:
+        return visitor(as<float16 const>());
+      case element_type::bfloat16:
+        return visitor(as<bfloat16 const>());
+    }
+  }
+
+  template <class T>
+  matrix_view<T> as() const {
+    return {static_cast<T*>(data), rows, columns, row_stride, column_stride};
+  }
+};
+
+// A two-dimensional numpy array of exactly the element type T, borrowed; errors name the argument.
+template <class T>
+matrix_view<T const> array_view(py::array const& array, char const* name) {
+  if (!py::isinstance<py::array_t<T>>(array) || array.ndim() != 2) {
+    throw shape_error(std::string(name) + ": expected a two-dimensional array of " +
+                      std::string(py::str(py::dtype::of<T>())) + ", got " + std::string(py::str(array.dtype())) +
+                      " with " + std::to_string(array.ndim()) + " axes");
+  }
+  auto const stride = [&](int axis) { return array.strides(axis) / static_cast<py::ssize_t>(sizeof(T)); };
+  return {static_cast<T const*>(array.data()), static_cast<std::size_t>(array.shape(0)),
+          static_cast<std::size_t>(array.shape(1)), stride(0), stride(1)};
+}
+
+}  // namespace prismaquant::bindings
+
+// In signatures (and so in the generated stub) a tensor argument is prismaquant.types.Tensor.
+namespace prismaquant::bindings {
+struct tensor_object : py::object {
+  PYBIND11_OBJECT_DEFAULT(tensor_object, py::object, PyObject_Type_is_any)
+  static bool PyObject_Type_is_any(PyObject*) { return true; }
+};
+}  // namespace prismaquant::bindings
+
+namespace pybind11::detail {
+template <>
+struct handle_type_name<prismaquant::bindings::tensor_object> {
+  static constexpr auto name = const_name("prismaquant.types.Tensor");
+};
+}  // namespace pybind11::detail

@@ -1,0 +1,93 @@
+"""prismaquant: mixed-precision quantization of language models, every Linear in the number format that it earns.
+
+This file is a table of contents: a name is imported when it is first used, so ``import prismaquant`` stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prismaquant._core import version as _version
+    from prismaquant.codec import Codec, Quantized, get_codec
+    from prismaquant.environment import Environment, doctor, get_include
+    from prismaquant.errors import Error
+    from prismaquant.files.evaluation import Evaluation
+    from prismaquant.files.plan import Plan
+    from prismaquant.files.sensitivity import Sensitivity
+    from prismaquant.formats import format_info, get_scheme, list_formats, list_schemes
+    from prismaquant.pipeline import evaluate, export, open, plan, probe, quantize, verify
+    from prismaquant.solver import Solution, list_presets, shared_global_scale, solve
+
+    __version__ = _version()
+else:
+    _HOME = {
+        "Codec": "codec",
+        "Environment": "environment",
+        "Error": "errors",
+        "Evaluation": "files.evaluation",
+        "Plan": "files.plan",
+        "Quantized": "codec",
+        "Sensitivity": "files.sensitivity",
+        "Solution": "solver",
+        "doctor": "environment",
+        "evaluate": "pipeline",
+        "export": "pipeline",
+        "format_info": "formats",
+        "get_codec": "codec",
+        "get_include": "environment",
+        "get_scheme": "formats",
+        "list_formats": "formats",
+        "list_presets": "solver",
+        "list_schemes": "formats",
+        "open": "pipeline",
+        "plan": "pipeline",
+        "probe": "pipeline",
+        "quantize": "pipeline",
+        "shared_global_scale": "solver",
+        "solve": "solver",
+        "verify": "pipeline",
+    }
+
+    def __getattr__(name: str) -> Any:
+        import importlib
+
+        if name == "__version__":
+            return importlib.import_module("prismaquant._core").version()
+        if name not in _HOME:
+            raise AttributeError(f"module 'prismaquant' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"prismaquant.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted([*__all__, "__version__"])
+
+
+__all__ = [
+    "Codec",
+    "Environment",
+    "Error",
+    "Evaluation",
+    "Plan",
+    "Quantized",
+    "Sensitivity",
+    "Solution",
+    "doctor",
+    "evaluate",
+    "export",
+    "format_info",
+    "get_codec",
+    "get_include",
+    "get_scheme",
+    "list_formats",
+    "list_presets",
+    "list_schemes",
+    "open",
+    "plan",
+    "probe",
+    "quantize",
+    "shared_global_scale",
+    "solve",
+    "verify",
+]

@@ -1,0 +1,61 @@
+"""`Manifest`: ``prismaquant.json`` in the exported folder, what was written and how it can be checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prismaquant.files import record
+from prismaquant.files.plan import Plan
+
+__all__ = ["FILE", "SCHEMA", "LinearRecord", "Manifest", "read", "write"]
+
+SCHEMA = "prismaquant.manifest/1"
+FILE = "prismaquant.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LinearRecord:
+    """What was written for one Linear: its scheme, the bytes of its tensors, and the sum of squared errors."""
+
+    name: str
+    scheme: str
+    bytes: int
+    squared_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Result of `export`, without the path.
+
+    Attributes
+    ----------
+    plan
+        The recipe that was carried out.
+    linears
+        One record per Linear of the plan.
+    tensor_bytes
+        Bytes of all tensors of the folder, passed-through ones included.
+    parameters
+        Parameters of the source model.
+    """
+
+    plan: Plan
+    linears: tuple[LinearRecord, ...]
+    tensor_bytes: int
+    parameters: int
+
+    @property
+    def bits_per_parameter(self) -> float:
+        """Bits of all stored tensors over all parameters of the source."""
+        return 8 * self.tensor_bytes / self.parameters
+
+
+def write(path: Path, manifest: Manifest) -> None:
+    """Write the file."""
+    record.write(path, manifest, SCHEMA)
+
+
+def read(path: Path) -> Manifest:
+    """Read the file; raises `StageFileError`."""
+    return record.read(path, Manifest, SCHEMA)

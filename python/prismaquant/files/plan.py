@@ -1,0 +1,104 @@
+"""`Plan`: which scheme each unit gets. Its JSON is the recipe: written by `plan`, read by `export` and by C++ (``io/``)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from prismaquant.files import record
+
+__all__ = ["SCHEMA", "Note", "Plan", "PlannedUnit", "read", "write"]
+
+SCHEMA = "prismaquant.recipe/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a person should know that is no error: ``unit`` stays BF16 because ...
+
+    ``code`` is a short fixed word (``"columns-not-divisible"``, ...), ``text`` the sentence.
+    """
+
+    code: str
+    unit: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """One decision.
+
+    Attributes
+    ----------
+    name
+        Name of the unit.
+    linears
+        Names of its Linears.
+    scheme
+        Name of the scheme that all of them get.
+    bytes
+        Exact bytes of all stored tensors of the unit.
+    price
+        Expected KL divergence in nats per token; ``None`` where nothing was measured (a uniform plan).
+    """
+
+    name: str
+    linears: tuple[str, ...]
+    scheme: str
+    bytes: int
+    price: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Result of `plan`.
+
+    Attributes
+    ----------
+    model
+        Fingerprint of the model.
+    preset
+        Solver preset that renders the weights.
+    price
+        Name of the price that was minimised; ``None`` for a uniform plan.
+    budget
+        Bytes that the units were allowed to take; ``None`` for a uniform plan.
+    parameters, bytes
+        Weights of all units, and bytes of everything stored for them.
+    predicted_kl, lower_bound
+        Sum of the prices, and the proven lower bound of that sum under the budget (equal: the plan is optimal).
+    units, notes
+        Decisions in the order of the model; remarks.
+    """
+
+    model: str
+    preset: str
+    price: str | None
+    budget: int | None
+    parameters: int
+    bytes: int
+    predicted_kl: float | None
+    lower_bound: float | None
+    units: tuple[PlannedUnit, ...]
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def bpw(self) -> float:
+        """Bits per weight: everything stored for the units over their weights."""
+        return 8 * self.bytes / self.parameters
+
+    def __repr__(self) -> str:
+        counts = Counter(unit.scheme for unit in self.units)
+        schemes = " ".join(f"{number} {scheme}" for scheme, number in counts.most_common())
+        return f"Plan({self.bpw:.3f} bpw, {len(self.units)} units: {schemes})"
+
+
+def write(path: Path, plan: Plan) -> None:
+    """Write the recipe."""
+    record.write(path, plan, SCHEMA)
+
+
+def read(path: Path) -> Plan:
+    """Read a recipe; raises `StageFileError` naming the place inside the document."""
+    return record.read(path, Plan, SCHEMA)

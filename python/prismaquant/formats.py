@@ -1,0 +1,163 @@
+"""Number formats and quantization schemes.
+
+A *format* says how a weight is stored (``nvfp4``: what the codecs of the compiled core know). A *scheme* is a row of the
+planner's menu: a weight format together with what the engine does to the activations, under the preset name that
+compressed-tensors uses (``NVFP4A16``). Two schemes with one weight format share one encoding.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from prismaquant.errors import FormatError
+
+__all__ = [
+    "BF16",
+    "DEFAULT_MENU",
+    "FormatInfo",
+    "Scheme",
+    "format_info",
+    "get_scheme",
+    "list_formats",
+    "list_schemes",
+    "stored_bytes",
+    "unknown_name",
+    "why_not",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FormatInfo:
+    """Facts of one weight format, read from the C++ format list.
+
+    Attributes
+    ----------
+    name
+        Name in the C++ format list.
+    element_bits, scale_bits
+        Bits of one element and of one block scale (0: the format has no scales).
+    block_rows, block_columns
+        Shape of the block of elements that share one scale; 0 stands for the whole axis.
+    has_global_scale
+        Whether one float32 global scale (a divisor) is stored per tensor.
+    """
+
+    name: str
+    element_bits: int
+    scale_bits: int
+    block_rows: int
+    block_columns: int
+    has_global_scale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One row of the menu.
+
+    Attributes
+    ----------
+    name
+        The preset name of compressed-tensors, which is also the name on the command line and in the recipe.
+    weight_format
+        Name of the weight format (see `list_formats`).
+    activations
+        ``None``: 16-bit activations. ``"nvfp4"``: dynamic NVFP4 with a calibrated static ``input_global_scale``.
+        ``"fp8_token"``: dynamic FP8 per token.
+    """
+
+    name: str
+    weight_format: str
+    activations: Literal["nvfp4", "fp8_token"] | None = None
+
+    @property
+    def needs_input_amax(self) -> bool:
+        """Whether the stored tensors include a scale that is calibrated on inputs."""
+        return self.activations == "nvfp4"
+
+
+BF16 = "BF16"
+_SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("NVFP4A16", "nvfp4"),
+        Scheme("NVFP4", "nvfp4", activations="nvfp4"),
+        Scheme("FP8_DYNAMIC", "fp8_e4m3_channel", activations="fp8_token"),
+        Scheme(BF16, "bf16"),
+    )
+}
+
+#: The menu of `plan` when none is given. The prices of this release see weights only, so NVFP4 with quantized
+#: activations is on request.
+DEFAULT_MENU = ("NVFP4A16", "FP8_DYNAMIC", BF16)
+
+
+def list_schemes() -> tuple[str, ...]:
+    """Names of all schemes that can be exported."""
+    return tuple(_SCHEMES)
+
+
+def get_scheme(name: str) -> Scheme:
+    """The scheme called ``name``.
+
+    Raises
+    ------
+    FormatError
+        If there is none; the message lists all and the nearest.
+    """
+    try:
+        return _SCHEMES[name]
+    except KeyError:
+        raise unknown_name("scheme", name, _SCHEMES) from None
+
+
+def list_formats() -> tuple[str, ...]:
+    """Names of all weight formats, in the order of the C++ format list."""
+    from prismaquant import _core
+
+    return tuple(_core.list_formats())
+
+
+def format_info(name: str) -> FormatInfo:
+    """Facts of the weight format ``name``.
+
+    Raises
+    ------
+    FormatError
+        If there is none; the message lists all and the nearest.
+    """
+    from prismaquant import _core
+
+    if name not in (known := list_formats()):
+        raise unknown_name("format", name, known)
+    return FormatInfo(**_core.format_info(name))
+
+
+def stored_bytes(scheme: Scheme, rows: int, columns: int) -> int:
+    """Bytes of all tensors stored for one Linear ``[rows, columns]`` under ``scheme``: codes, block scales, global scales."""
+    from prismaquant import _core
+
+    input_global_scale = 4 if scheme.needs_input_amax else 0
+    return _core.stored_bytes(scheme.weight_format, rows, columns) + input_global_scale
+
+
+def why_not(scheme: Scheme, rows: int, columns: int) -> str | None:
+    """Why a Linear ``[rows, columns]`` cannot take ``scheme``; ``None`` if it can."""
+    from prismaquant import _core
+
+    if rows == 0 or columns == 0:
+        return f"the weight is empty ({rows} x {columns})"
+    return _core.why_not(scheme.weight_format, columns)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> FormatError:
+    """The error for a name that does not exist: lists the known ones and the nearest."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    nearest = next((n for n in names if near and n.lower() == near[0]), None)
+    return FormatError(
+        f"unknown {kind} {name!r}",
+        hint=f"known: {', '.join(names)}" + (f"; did you mean {nearest!r}?" if nearest else ""),
+    )

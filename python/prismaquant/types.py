@@ -1,0 +1,22 @@
+"""Type names shared by the public functions and the stub of the compiled module. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array: TypeAlias = npt.NDArray[np.generic]
+else:
+    Array = Any
+
+__all__ = ["Array", "PathLike", "Tensor"]
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+#: What the codecs accept: a numpy array (float32, float16, or ml_dtypes.bfloat16), or any CPU object with
+#: ``__dlpack__`` (a torch tensor).
+Tensor: TypeAlias = Any
