@@ -1,0 +1,154 @@
+"""Facts of model architectures, one data entry (``<model_type>.toml``) each.
+
+An entry has five fields, all required:
+
+``model_type``
+    As in ``config.json``; also the name of the file.
+``classes``
+    Accepted values of ``architectures`` in ``config.json``.
+``layers``
+    Prefix of the decoder layers in tensor names (``"model.layers"``).
+``source``
+    Where the facts were read.
+``units``
+    Array of tables ``{name, linears}`` in the order of the forward pass, names relative to the layer. ``linears`` that
+    inference engines fuse into one module go into one unit under the fused name; a single Linear gives the unit its
+    name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from prismaquant.errors import ModelError
+
+__all__ = ["Architecture", "UnitEntry", "find_architecture", "list_architectures", "parse_entry"]
+
+_TEXT_FIELDS = ("model_type", "layers", "source")
+_FIELDS = {*_TEXT_FIELDS, "classes", "units"}
+
+
+@dataclass(frozen=True, slots=True)
+class UnitEntry:
+    """One unit of a decoder layer: its name and those of its Linears, relative to the layer."""
+
+    name: str
+    linears: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One entry; the fields are described at the top of this module."""
+
+    model_type: str
+    classes: tuple[str, ...]
+    layers: str
+    source: str
+    units: tuple[UnitEntry, ...]
+
+    @property
+    def weights(self) -> frozenset[str]:
+        """Names of all weights of the entry, relative to the layer."""
+        return frozenset(f"{linear}.weight" for unit in self.units for linear in unit.linears)
+
+    def __repr__(self) -> str:
+        return f"Architecture({self.model_type}, {len(self.units)} units per layer)"
+
+
+def list_architectures() -> tuple[str, ...]:
+    """The known values of ``model_type``, sorted."""
+    names = (entry.name for entry in resources.files(__package__).iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
+    """The entry for the model that ``config`` (of the file ``where``) describes.
+
+    Raises
+    ------
+    ModelError
+        If there is none; the message says what an entry needs and where it goes.
+    """
+    model_type, classes = config.get("model_type"), config.get("architectures")
+    known = list_architectures()
+    if not isinstance(model_type, str) or model_type not in known:
+        file = f"{model_type if isinstance(model_type, str) and model_type.isidentifier() else '<model_type>'}.toml"
+        raise ModelError(
+            f"unknown architecture: model_type {model_type!r}, architectures {classes!r}",
+            where=where,
+            hint=f"known: {', '.join(known)}; to add it, write one file prismaquant/model/architectures/{file} with "
+            "the fields model_type, classes, layers, source and units, as in llama.toml beside it",
+        )
+    architecture = _load(model_type)
+    if classes and (not isinstance(classes, list) or not set(map(str, classes)) & set(architecture.classes)):
+        raise ModelError(
+            f"architectures {classes!r} is not known for model_type {model_type!r}",
+            where=where,
+            hint=f"known: {', '.join(architecture.classes)}; if its layers are the same, add it to classes in "
+            f"prismaquant/model/architectures/{model_type}.toml",
+        )
+    return architecture
+
+
+@cache
+def _load(model_type: str) -> Architecture:
+    name = f"{model_type}.toml"
+    text = resources.files(__package__).joinpath(name).read_text("utf-8")
+    return parse_entry(text, name)
+
+
+def parse_entry(text: str, file: str) -> Architecture:
+    """The entry in the TOML ``text`` of ``file``.
+
+    Raises
+    ------
+    ModelError
+        Not TOML, a missing, unknown or mistyped field, a Linear in two units, or a file name that is not
+        ``<model_type>.toml``.
+    """
+    where = f"prismaquant/model/architectures/{file}"
+
+    def check(condition: bool, message: str) -> None:
+        if not condition:
+            raise ModelError(message, where=where, hint="llama.toml beside it shows a good entry")
+
+    try:
+        entry = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as cause:
+        raise ModelError(f"is not TOML ({cause})", where=where) from cause
+    check(entry.keys() == _FIELDS, f"has the fields {sorted(entry)}, expected {sorted(_FIELDS)}")
+    for field in _TEXT_FIELDS:
+        check(isinstance(entry[field], str) and bool(entry[field]), f"{field} is not a text")
+    check(_is_names(entry["classes"]), "classes is not a list of names")
+    check(f"{entry['model_type']}.toml" == file, f"model_type is {entry['model_type']!r}, which is not the file's name")
+    check(isinstance(entry["units"], list) and bool(entry["units"]), "units is not a list of tables")
+    for unit in entry["units"]:
+        check(
+            isinstance(unit, dict) and unit.keys() == {"name", "linears"} and isinstance(unit["name"], str),
+            f"unit {unit!r} has not exactly a name and linears",
+        )
+        check(_is_names(unit["linears"]), f"linears of unit {unit['name']!r} is not a list of names")
+        check(
+            len(unit["linears"]) > 1 or unit["linears"] == [unit["name"]],
+            f"unit {unit['name']!r} has a single Linear and must bear its name",
+        )
+    linears = [linear for unit in entry["units"] for linear in unit["linears"]]
+    check(len(set(linears)) == len(linears), "a Linear is in two units")
+    names = {unit["name"] for unit in entry["units"]}
+    check(len(names) == len(entry["units"]), "two units have the same name")
+    return Architecture(
+        model_type=entry["model_type"],
+        classes=tuple(entry["classes"]),
+        layers=entry["layers"],
+        source=entry["source"],
+        units=tuple(UnitEntry(unit["name"], tuple(unit["linears"])) for unit in entry["units"]),
+    )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)

@@ -1,0 +1,218 @@
+"""`Model`: an opened model folder. Until a tensor is asked for, only ``config.json`` and headers are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prismaquant.errors import ModelError, NumericError
+from prismaquant.files.fingerprint import fingerprint
+from prismaquant.model import folder as folders
+from prismaquant.model.architectures import Architecture, find_architecture
+from prismaquant.model.headers import TensorInfo
+from prismaquant.model.shards import collect_tensors, read_shards
+from prismaquant.model.units import Linear, Unit, find_units, is_matrix
+from prismaquant.quantity import format_bytes
+from prismaquant.types import PathLike
+
+__all__ = ["Model", "open_model"]
+
+_SAMPLE = 4096  # bytes of each tensor that the fingerprint sees
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Model:
+    """A model folder whose every tensor has a role: the weight of a Linear of exactly one unit, or passed through.
+
+    Attributes
+    ----------
+    path
+        The folder, absolute.
+    config
+        Content of ``config.json``.
+    architecture
+        The data entry that named the units.
+    tensors
+        Tensor name -> dtype, shape and place, sorted by name.
+    units
+        In the order of the layers, then of the architecture entry.
+    passthrough
+        Names of all other tensors, sorted: embeddings, head, norms, biases, and what the entry does not know.
+    num_layers
+        Number of decoder layers.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    architecture: Architecture
+    tensors: dict[str, TensorInfo]
+    units: tuple[Unit, ...]
+    passthrough: tuple[str, ...]
+    num_layers: int
+    _headers: str = field(default="")  # fingerprint of config.json and the headers, as they were when opened
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({self.architecture.model_type}, {self.num_layers} layers, {len(self.units)} units, "
+            f"{_count(self.parameters)} parameters, {format_bytes(self.nbytes)})"
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all tensors."""
+        return sum(tensor.parameters for tensor in self.tensors.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes of all tensors, headers not counted."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def unlisted(self) -> tuple[str, ...]:
+        """Names of the passed-through matrices inside decoder layers, which the architecture entry does not know.
+
+        They are Linears that stay as they are, which the user and the engines (as ignored layers) have to be told.
+        """
+        prefix = f"{self.architecture.layers}."
+        return tuple(name for name in self.passthrough if name.startswith(prefix) and is_matrix(self.tensors[name]))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """``"sha256:..."`` of ``config.json``, every shard's header and size, and 4 KiB from the middle of each tensor.
+
+        The samples tell fine-tunes of one model apart, whose headers are equal. Reads the folder on first use.
+        """
+        samples = []
+        for tensor in self.tensors.values():
+            size = min(tensor.nbytes, _SAMPLE)
+            samples.append(self._read(tensor, (tensor.nbytes - size) // 2, size).tobytes())
+        return fingerprint([self._headers.encode(), *samples])
+
+    def linears(self) -> Iterator[Linear]:
+        """All Linears, in the order of the units."""
+        for unit in self.units:
+            yield from unit.linears
+
+    def read_bytes(self, name: str) -> npt.NDArray[np.uint8]:
+        """The stored bytes of tensor ``name``, uint8 ``[nbytes]``; reads no other part of its shard.
+
+        Raises
+        ------
+        ModelError
+            If there is no such tensor, or the shard is no longer what it was when the folder was opened.
+        """
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            raise ModelError(f"has no tensor {name!r}", where=str(self.path))
+        return self._read(tensor, 0, tensor.nbytes)
+
+    def read_weight(self, linear: Linear) -> npt.NDArray[np.float32]:
+        """The weight of ``linear`` as float32 ``[rows, columns]``, exact.
+
+        Raises
+        ------
+        ModelError
+            As `read_bytes`.
+        NumericError
+            If the weight has NaN or infinite values; says how many of each.
+        """
+        tensor = linear.weight
+        weight = _to_float32(self.read_bytes(tensor.name), tensor.dtype).reshape(tensor.shape)
+        if not np.isfinite(weight).all():
+            nans, infinities = int(np.isnan(weight).sum()), int(np.isinf(weight).sum())
+            raise NumericError(
+                f"{nans} NaN and {infinities} infinite values of {tensor.parameters}, and no format can keep them",
+                where=f"{self.path / tensor.file}: tensor {tensor.name!r}",
+                hint="the model is damaged: repair it, or download it again",
+            )
+        return weight
+
+    def other_files(self) -> tuple[Path, ...]:
+        """The files that a quantized copy takes over byte for byte; see `prismaquant.model.folder.other_files`."""
+        return folders.other_files(self.path)
+
+    def _read(self, tensor: TensorInfo, offset: int, size: int) -> npt.NDArray[np.uint8]:
+        path = self.path / tensor.file
+        where = f"{path}: tensor {tensor.name!r}"
+        try:
+            data = np.fromfile(path, np.uint8, size, offset=tensor.begin + offset)
+        except OSError as cause:
+            raise ModelError(f"cannot be read ({cause.strerror})", where=where) from cause
+        if data.size != size:
+            raise ModelError(
+                f"{size - data.size} of {size} bytes are gone: the file was changed after it was opened",
+                where=where,
+                hint="open the model again, and leave its files alone during a run",
+            )
+        return data
+
+
+def open_model(path: PathLike) -> Model:
+    """Open a Hugging Face model folder: reads ``config.json`` and the safetensors headers, nothing else.
+
+    Parameters
+    ----------
+    path
+        The folder, with ``config.json`` and ``model.safetensors`` or shards and their index.
+
+    Raises
+    ------
+    ModelError
+        If the folder is missing, incomplete, damaged, quantized already, or of an unknown architecture. The message
+        names the file (and the tensor) and says what to do.
+    """
+    try:
+        return _open(folders.find_folder(Path(path)))
+    except OSError as cause:
+        raise ModelError(f"cannot be read ({cause.strerror})", where=str(cause.filename or path)) from cause
+
+
+def _open(folder: Path) -> Model:
+    data, config = folders.read_config(folder)
+    where = str(folder / folders.CONFIG)
+    architecture = find_architecture(config, where)
+    num_layers = config.get("num_hidden_layers")
+    if type(num_layers) is not int or num_layers < 1:
+        raise ModelError(
+            f"num_hidden_layers is {num_layers!r}, expected a positive integer",
+            where=where,
+            hint="download config.json again",
+        )
+    shards = read_shards(folder)
+    tensors = collect_tensors(shards, folder)
+    units = find_units(tensors, architecture, num_layers, folder)
+    weights = {linear.weight.name for unit in units for linear in unit.linears}
+    headers = (part for shard in shards for part in (shard.header, str(shard.size).encode()))
+    return Model(
+        path=folder,
+        config=config,
+        architecture=architecture,
+        tensors=tensors,
+        units=units,
+        passthrough=tuple(name for name in tensors if name not in weights),
+        num_layers=num_layers,
+        _headers=fingerprint([data, *headers]),
+    )
+
+
+def _to_float32(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[np.float32]:
+    if dtype == "F32":
+        return data.view("<f4").astype(np.float32, copy=False)
+    if dtype == "F16":
+        return data.view("<f2").astype(np.float32)
+    bits = data.view("<u2").astype(np.uint32)  # BF16 is the upper half of a float32
+    bits <<= 16
+    return bits.view(np.float32)
+
+
+def _count(number: int) -> str:
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)

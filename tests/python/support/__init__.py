@@ -1,0 +1,1 @@
+"""What the tests share: tiny random models, and ways to break a good model folder."""

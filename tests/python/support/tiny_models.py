@@ -1,0 +1,72 @@
+"""Random models of two layers, written as a user's folder: `build`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+__all__ = ["ARCHITECTURES", "build"]
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
+
+_BUNDLED = Path(__file__).parents[3] / "examples" / "models" / "tiny-llama"
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+_CONFIG: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 256,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.1,  # with the usual 0.02 so small a model says nearly nothing
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+_EXTRA: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 32},
+    "gemma3_text": {
+        "sliding_window": 32,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "query_pre_attn_scalar": 16,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def build(
+    architecture: str,
+    folder: Path,
+    *,
+    seed: int = 0,
+    dtype: str = "bfloat16",
+    max_shard_size: int | str = "50GB",
+    tokenizer: bool = False,
+    **config_overrides: Any,
+) -> Path:
+    """Write a random model of ``architecture`` (a ``model_type``) into ``folder`` and return the folder.
+
+    Weights, norms and biases are all random, the same for the same ``seed``; the caller's random state stays.
+    ``tokenizer`` adds the tokenizer of the bundled model, and a vocabulary of 4096 to go with it. Everything else
+    overrides fields of the configuration; ``layer_types`` has to follow ``num_hidden_layers`` by hand.
+    """
+    config = {**_CONFIG, **_EXTRA.get(architecture, {}), **({"vocab_size": 4096} if tokenizer else {})}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **{**config, **config_overrides}))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:  # norms are all ones and biases all zeros, which would hide mistakes
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
+    if tokenizer:
+        for name in _TOKENIZER:
+            shutil.copyfile(_BUNDLED / name, folder / name)
+    return folder
