@@ -64,18 +64,16 @@ inline allocation allocate(std::span<allocation_item const> items, std::int64_t 
 ///   largest loss, after dropping losses that alone exceed that of a choice known to fit). From there on all is exact
 ///   integer arithmetic. `lower_bound` is computed from what the search did not look at: no choice within the budget
 ///   has a smaller sum of rounded losses.
-/// - **Optimality.** `loss == lower_bound`, the exact optimum of the rounded losses; with two exceptions. Where items
-///   tie up to rounding (equal or proportional ones), differences below `tolerance` are not chased, and
+/// - **Optimality.** `loss == lower_bound`, the exact optimum of the rounded losses, with two exceptions. Where many
+///   items tie but for rounding (losses proportional to size), differences below `tolerance` are not chased, and
 ///   `loss - lower_bound <= tolerance`. Where the search would exceed its memory, the best choice found is returned,
-///   and the bound tells how good it is. In the first two cases the sum of the given losses is at most `2 * tolerance`
-///   above its optimum; `tolerance` is some (6 * items + 4096) * 2^-59 of the sum named above.
-/// - **Ties.** Of the choices with the smallest sum of rounded losses, one with the fewest bytes is returned (where
-///   items tie up to rounding: if a byte is worth more than `tolerance`). Of candidates of one item with equal bytes
-///   and loss, the first. Between different choices equal in both sums, which one is not said, only that it is always
-///   the same.
+///   and the bound tells how good it is. Without the second exception the sum of the given losses is at most
+///   `2 * tolerance` above its optimum; `tolerance` is at most (6 * items + 4096) * 2^-59 of the sum named above.
+/// - **Ties.** But for the exceptions, of the choices with the smallest sum of rounded losses one with the fewest bytes
+///   is returned. Of candidates of one item with equal bytes and loss, it is the first. Between different choices equal
+///   in both sums, which one is not said, only that it is always the same.
 /// - **Determinism.** The result is a function of the arguments: the same on every machine and with every standard
-///   library. But for the exceptions above, `bytes` and `loss` do not depend on the order of items or candidates
-///   either.
+///   library. But for the exceptions, `bytes` and `loss` do not depend on the order of items or candidates either.
 /// - **Memory.** Proportional to the number of candidates, plus the search: three lists of at most 2^21 states of 24
 ///   bytes (`states` is the longest) and at most 2^24 remembered changes of 8 bytes. Random and real instances need
 ///   less than 1 MiB of that; subset-sum problems in disguise, with large and unrelated bytes, reach it.

@@ -29,7 +29,7 @@ class proof {
  public:
   proof(scaled_problem const& problem, relaxation const& relaxed)
       : problem_(problem), relaxed_(relaxed), best_{.over = relaxed.over, .cost = 0} {
-    if (relaxed.noise > 0) settle();
+    if (relaxed.noise > one() / 2) settle();
   }
 
   state const& best() const { return best_; }
@@ -44,13 +44,14 @@ class proof {
 
   wide regret(state const& s) const { return relaxed_.price.reduced(s.cost, s.over - relaxed_.over); }
 
-  /// Whether no choice with at least this sum of regrets, over all or some of its changes, matters.
+  /// Whether no choice with at least this sum of regrets, over all or some of its changes, is better than the best one.
   ///
-  /// A choice that costs the same as the best one and weighs less does matter. Its bound is below the gap, by the price
-  /// of the weight that it leaves over, or equal to the gap if that is no more than the stranded weight.
+  /// Costs and weights are whole. A better choice costs at least one less, and its bound is that much below the gap; or
+  /// it costs the same and weighs at least one less, and its bound is below the gap by the price of the weight that it
+  /// leaves over beyond the stranded one.
   bool pointless(wide regret) const {
-    wide const above = bound(regret) - gap() + tolerance_;
-    return above > 0 || (above == 0 && best_.over <= -stranded_);
+    wide const lighter = relaxed_.price.numerator * std::max<std::int64_t>(0, 1 - best_.over - stranded_);
+    return bound(regret) > gap() - std::min(one(), lighter) - tolerance_;
   }
 
   /// No choice with at least this sum of regrets will be looked at.
@@ -66,13 +67,16 @@ class proof {
   /// The cost of the best choice known.
   std::int64_t cost() const { return relaxed_.cost + best_.cost; }
 
-  /// No choice that fits costs less. Equal to cost() unless something was skipped that could have mattered.
+  /// No choice that fits costs less. Rounded up, since costs are whole.
   std::int64_t lower_bound() const {
     wide const least = relaxed_.price.reduced(relaxed_.cost, relaxed_.over) + std::min(skipped_, gap());
-    return static_cast<std::int64_t>(least >> relaxed_.price.shift);
+    return static_cast<std::int64_t>((least + one() - 1) >> relaxed_.price.shift);
   }
 
  private:
+  /// One step of cost.
+  wide one() const { return wide{1} << relaxed_.price.shift; }
+
   /// The excess of the best choice known.
   wide gap() const { return relaxed_.price.reduced(best_.cost, -relaxed_.over); }
 

@@ -20,8 +20,8 @@ namespace prismaquant::detail {
 /// Sums of costs and weights at a fractional price need more than 64 bits to stay exact.
 __extension__ typedef __int128 wide;
 
-/// A price of weight, numerator * 2^-shift. Any price gives true bounds; this is a double's worth of precision, so that
-/// items which differ by a factor only come out as equally good up to their noise.
+/// A price of weight, numerator * 2^-shift. Any price gives true bounds; one of 62 bits makes items that are equal, or
+/// differ by a factor only, come out as equally good up to their noise.
 struct weight_price {
   wide numerator = 0;
   int shift = 0;
@@ -83,26 +83,35 @@ inline relaxation relax(scaled_problem const& problem, weight_price const& price
   return result;
 }
 
-/// The smallest raise of the price that makes a lighter option of some item as good as the chosen one, or unreachable.
-/// Only items near such a change are looked at.
-inline wide least_raise(scaled_problem const& problem, relaxation const& relaxed) {
-  wide least = unreachable;
+/// How near the price is to one at which an item would change its mind.
+struct near_ties {
+  wide raise = unreachable;  ///< least raise that makes a lighter option as good as the chosen one
+  wide cut = unreachable;    ///< greatest cut that makes no heavier option better than the chosen one
+  std::size_t items = 0;     ///< items in which another option is as good up to noise; only they are looked at
+};
+
+inline near_ties find_near_ties(scaled_problem const& problem, relaxation const& relaxed) {
+  near_ties result;
   for (std::size_t i = 0; i < problem.size(); ++i) {
     if (relaxed.regret[i] > wide{problem.noise(i)} << relaxed.price.shift) continue;
+    ++result.items;
     auto const& from = problem.options[relaxed.chosen[i]];
-    for (std::size_t k = problem.first[i]; k < relaxed.chosen[i]; ++k) {
-      wide const lighter = from.weight - problem.options[k].weight;
-      least = std::min(least, (regret_of(relaxed.price, from, problem.options[k]) + lighter - 1) / lighter);
+    for (std::size_t k = problem.first[i]; k < problem.first[i + 1]; ++k) {
+      wide const regret = regret_of(relaxed.price, from, problem.options[k]);
+      std::int64_t const weight = problem.options[k].weight - from.weight;
+      if (weight < 0) result.raise = std::min(result.raise, (regret - weight - 1) / -weight);
+      if (weight > 0) result.cut = std::min(result.cut, regret / weight);
     }
   }
-  return least;
+  return result;
 }
 
 /// The relaxation at a price near `multiplier` (break_slope: loss per byte) at which its choice fits.
 ///
-/// The slope is that of the given losses. If at this price the rounded ones are over the slack, it is mostly by one
-/// item; the price is raised to where that changes, or by growing steps. From largest / slack + 1 on every choice fits:
-/// weight 0 costs `largest`, and what is cheaper cannot weigh more than the slack.
+/// The slope is that of the given losses, rounded. If at this price the items are over the slack, it is mostly by one;
+/// the price is raised to where that changes, or by growing steps. From largest / slack + 1 on every choice fits:
+/// weight 0 costs `largest`, and what is cheaper cannot weigh more than the slack. If several items are near a tie,
+/// the price is cut to where they tie to the last bit, so that equal items get a bound without noise.
 inline relaxation relax_within_slack(scaled_problem const& problem, double multiplier) {
   std::int64_t const highest = problem.slack > 0 ? problem.largest / problem.slack + 1 : 1;
   double const scaled = std::ldexp(multiplier, -problem.exponent) * static_cast<double>(problem.byte_step);
@@ -110,7 +119,7 @@ inline relaxation relax_within_slack(scaled_problem const& problem, double multi
   if (scaled < static_cast<double>(highest)) {
     int exponent = 0;
     std::frexp(scaled, &exponent);
-    price.shift = std::clamp(60 - exponent, 0, 60);
+    price.shift = std::clamp(62 - exponent, 0, 60);
     price.numerator = static_cast<std::int64_t>(std::ceil(std::ldexp(scaled, price.shift)));
   } else {
     price.numerator = highest;
@@ -118,9 +127,17 @@ inline relaxation relax_within_slack(scaled_problem const& problem, double multi
   wide const end = wide{highest} << price.shift;
   for (wide step = std::max<wide>(1, price.numerator >> 52);; step *= 2) {
     auto result = relax(problem, price);
-    if (result.over <= 0) return result;
-    wide const raise = least_raise(problem, result);
-    price.numerator = std::min(price.numerator + (raise == unreachable ? step : std::max(step, raise)), end);
+    auto const ties = find_near_ties(problem, result);
+    if (result.over > 0) {
+      price.numerator =
+          std::min(price.numerator + (ties.raise == unreachable ? step : std::max(step, ties.raise)), end);
+      continue;
+    }
+    if (ties.items > 1 && ties.cut > 0 && ties.cut < price.numerator) {
+      price.numerator -= ties.cut;
+      if (auto exact = relax(problem, price); exact.over <= 0) return exact;
+    }
+    return result;
   }
 }
 
