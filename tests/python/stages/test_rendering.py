@@ -1,0 +1,158 @@
+"""A unit becomes bytes in one way only, and the cache gives back exactly these bytes or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prismaquant.codec import Quantized, get_codec
+from prismaquant.errors import ArgumentError
+from prismaquant.model import Model, open_model
+from prismaquant.rendering import cache as cache_module
+from prismaquant.rendering import render as render_module
+from prismaquant.rendering.cache import RenderCache
+from prismaquant.rendering.render import Rendering, render, render_cached
+from prismaquant.solver import shared_global_scale, solve
+from support.tiny_models import build
+
+FORMATS = ("nvfp4", "mxfp4", "mxfp8_e4m3", "fp8_e4m3_channel", "bf16")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return open_model(build("llama", tmp_path_factory.mktemp("model") / "llama"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, model: Model) -> RenderCache:
+    return RenderCache(tmp_path / "cache", model.fingerprint, "rtn")
+
+
+def assert_same(one: Rendering | None, other: Rendering) -> None:
+    assert one is not None
+    assert (one.unit, one.format, one.squared_error) == (other.unit, other.format, other.squared_error)
+    assert list(one.quantized) == list(other.quantized)
+    for name, expected in other.quantized.items():
+        assert_same_bytes(one.quantized[name], expected)
+
+
+def assert_same_bytes(one: Quantized, other: Quantized) -> None:
+    assert (one.format, one.shape, one.global_scale) == (other.format, other.shape, other.global_scale)
+    for got, expected in ((one.codes, other.codes), (one.scales, other.scales)):
+        if expected is None:
+            assert got is None
+        else:
+            assert got is not None
+            assert got.dtype == expected.dtype
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("preset", ["rtn", "scale_sweep"])
+def test_fused_siblings_share_the_global_scale_of_the_largest(model: Model, preset: str) -> None:
+    unit = model.units[0]
+    weights = [model.read_weight(linear) for linear in unit.linears]
+    largest = max(weights, key=lambda weight: float(np.abs(weight).max()))
+    rendering = render(model, unit, "nvfp4", preset=preset)
+    assert len(weights) == 3
+    assert {q.global_scale for q in rendering.quantized.values()} == {
+        shared_global_scale([largest], "nvfp4", preset=preset)
+    }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_bytes_are_the_solvers_and_errors_are_the_codecs(model: Model, format: str) -> None:
+    unit = model.units[2]
+    rendering = render(model, unit, format, preset="scale_sweep", threads=1)
+    assert list(rendering.quantized) == [linear.name for linear in unit.linears]
+    for linear in unit.linears:
+        weight, quantized = model.read_weight(linear), rendering.quantized[linear.name]
+        scale = quantized.global_scale
+        assert_same_bytes(quantized, solve(weight, format, preset="scale_sweep", global_scale=scale).quantized)
+        error = float(((get_codec(format).decode(quantized).astype(np.float64) - weight) ** 2).sum())
+        assert rendering.squared_error[linear.name] == pytest.approx(error, rel=1e-12)
+
+
+@pytest.mark.parametrize("threads", [2, 7, None])
+def test_threads_do_not_change_the_bytes(model: Model, threads: int | None) -> None:
+    unit = model.units[0]
+    assert_same(
+        render(model, unit, "nvfp4", preset="scale_sweep", threads=threads),
+        render(model, unit, "nvfp4", preset="scale_sweep", threads=1),
+    )
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_cache_gives_back_what_it_was_given(model: Model, cache: RenderCache, format: str) -> None:
+    unit = model.units[0]
+    assert cache.get(unit, format) is None
+    rendering = render(model, unit, format, preset="rtn")
+    cache.put(rendering)
+    assert_same(cache.get(unit, format), rendering)
+
+
+def test_render_cached_renders_once(model: Model, cache: RenderCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = model.units[1]
+    first = render_cached(model, unit, "nvfp4", preset="rtn", cache=cache)
+    monkeypatch.setattr(render_module, "solve", None)
+    assert_same(render_cached(model, unit, "nvfp4", preset="rtn", cache=cache), first)
+
+
+def test_a_cache_of_another_model_or_preset_is_refused(model: Model, tmp_path: Path) -> None:
+    for cache in (RenderCache(tmp_path, "sha256:0", "rtn"), RenderCache(tmp_path, model.fingerprint, "scale_sweep")):
+        with pytest.raises(ArgumentError, match="renderings of"):
+            render_cached(model, model.units[0], "nvfp4", preset="rtn", cache=cache)
+
+
+def test_models_and_presets_share_a_folder_without_meeting(model: Model, cache: RenderCache, tmp_path: Path) -> None:
+    unit = model.units[0]
+    cache.put(render(model, unit, "nvfp4", preset="rtn"))
+    assert RenderCache(tmp_path / "cache", model.fingerprint, "scale_sweep").get(unit, "nvfp4") is None
+    assert RenderCache(tmp_path / "cache", "sha256:0", "rtn").get(unit, "nvfp4") is None
+    assert cache.get(unit, "mxfp4") is None
+    assert cache.get(model.units[1], "nvfp4") is None
+
+
+def test_a_new_rendering_version_forgets_the_old(
+    model: Model, cache: RenderCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put(render(model, model.units[0], "nvfp4", preset="rtn"))
+    monkeypatch.setattr(cache_module, "VERSION", cache_module.VERSION + 1)
+    assert cache.get(model.units[0], "nvfp4") is None
+    assert RenderCache(tmp_path / "cache", model.fingerprint, "rtn").get(model.units[0], "nvfp4") is None
+
+
+def test_broken_files_count_as_absent_and_are_replaced(model: Model, cache: RenderCache) -> None:
+    unit = model.units[0]
+    rendering = render_cached(model, unit, "nvfp4", preset="rtn", cache=cache)
+    path = cache.path(unit.name, "nvfp4")
+    whole = path.read_bytes()
+    broken = {
+        "empty": b"",
+        "text": b"not a safetensors file",
+        "truncated": whole[:-1],
+        "one bit of a tensor": whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:],
+        "without metadata": whole.replace(b"__metadata__", b"__metadatb__"),
+        "another schema": whole.replace(b"prismaquant.rendering/1", b"prismaquant.rendering/9"),
+        "another model": whole.replace(model.fingerprint[-20:].encode(), b"0" * 20),
+        "another unit": whole.replace(b"layers.0.self_attn.qkv_proj", b"layers.1.self_attn.qkv_proj"),
+        "another preset": whole.replace(rb"preset\": \"rtn", rb"preset\": \"rtm"),
+        "another error": whole.replace(b"squared_error", b"squared_errox"),
+    }
+    for what, data in broken.items():
+        assert data != whole, what
+        path.write_bytes(data)
+        assert cache.get(unit, "nvfp4") is None, what
+        assert_same(render_cached(model, unit, "nvfp4", preset="rtn", cache=cache), rendering)
+        assert path.read_bytes() == whole, what
+
+
+def test_a_file_of_other_shapes_counts_as_absent(model: Model, cache: RenderCache) -> None:
+    unit = model.units[0]
+    cache.put(render(model, unit, "nvfp4", preset="rtn"))
+    linear = unit.linears[0]
+    wider = replace(linear, weight=replace(linear.weight, shape=(linear.rows, 2 * linear.columns)))
+    assert cache.get(replace(unit, linears=(wider, *unit.linears[1:])), "nvfp4") is None
+    assert cache.get(replace(unit, linears=unit.linears[:2]), "nvfp4") is None
