@@ -1,0 +1,5 @@
+"""Planning: from prices and a budget to one scheme per unit. Reads no weights and needs neither torch nor the data."""
+
+from prismaquant.planning.run import plan, preflight
+
+__all__ = ["plan", "preflight"]

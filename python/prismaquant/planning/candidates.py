@@ -1,0 +1,176 @@
+"""Candidates: what each unit may become, what that costs in bytes, and what it costs in KL divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prismaquant.errors import ArgumentError, StageFileError
+from prismaquant.files.plan import Note
+from prismaquant.formats import BF16, Scheme, get_scheme, stored_bytes, unknown_name, why_not
+
+if TYPE_CHECKING:
+    from prismaquant.files.sensitivity import Candidate, Sensitivity, UnitSensitivity
+    from prismaquant.model import Model, Unit
+
+__all__ = [
+    "Option",
+    "UnitOptions",
+    "check_sensitivity",
+    "menu_of",
+    "unit_bytes",
+    "unit_options",
+    "unpriced_options",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One scheme for one unit: exact bytes of its stored tensors, and its price (``None``: not measured)."""
+
+    scheme: str
+    bytes: int
+    price: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitOptions:
+    """The schemes of the menu that a unit can take, in the order of the menu, never empty.
+
+    ``misfits`` are the schemes of the menu that its shapes do not allow, each with the reason. A unit that none of the
+    menu fits has BF16 as its only option.
+    """
+
+    unit: Unit
+    options: tuple[Option, ...]
+    misfits: tuple[tuple[str, str], ...]
+
+    @property
+    def smallest(self) -> Option:
+        """The option with the fewest bytes."""
+        return min(self.options, key=lambda option: option.bytes)
+
+    def notes(self) -> tuple[Note, ...]:
+        """Why the unit cannot take every scheme of the menu; empty if it can."""
+        if not self.misfits:
+            return ()
+        by_reason: dict[str, list[str]] = {}
+        for scheme, reason in self.misfits:
+            by_reason.setdefault(reason, []).append(scheme)
+        why = "; ".join(f"{', '.join(schemes)}: {reason}" for reason, schemes in by_reason.items())
+        left = " or ".join(option.scheme for option in self.options)
+        verb = f"stays {BF16}" if [option.scheme for option in self.options] == [BF16] else f"can only be {left}"
+        return (Note("columns-not-divisible", self.unit.name, f"{verb} ({why})"),)
+
+
+def menu_of(schemes: Sequence[str]) -> tuple[Scheme, ...]:
+    """The schemes called ``schemes``, each once.
+
+    Raises
+    ------
+    FormatError
+        A name that does not exist.
+    ArgumentError
+        No name at all.
+    """
+    names = (schemes,) if isinstance(schemes, str) else tuple(schemes)
+    if not names:
+        raise ArgumentError("schemes is empty", hint="name at least one scheme")
+    return tuple(get_scheme(name) for name in dict.fromkeys(names))
+
+
+def unpriced_options(unit: Unit, menu: Sequence[Scheme]) -> UnitOptions:
+    """Every scheme of ``menu`` that the shapes of ``unit`` allow, else BF16; from the shapes alone, without prices."""
+    fitting, misfits = _fitting(unit, menu)
+    return UnitOptions(unit, tuple(Option(scheme.name, unit_bytes(unit, scheme), None) for scheme in fitting), misfits)
+
+
+def check_sensitivity(sensitivity: Sensitivity, model: Model, *, price: str, preset: str) -> None:
+    """Refuse a sensitivity that was measured on another model, with another preset, or without the price.
+
+    Raises
+    ------
+    StageFileError
+        Another model or another preset.
+    FormatError
+        The price is not one of those that were computed.
+    """
+    if sensitivity.model != model.fingerprint:
+        raise StageFileError(
+            f"the sensitivity was measured on another model ({sensitivity.model[:19]}..., "
+            f"this one is {model.fingerprint[:19]}...)",
+            where=str(model.path),
+            hint="probe this model",
+        )
+    if sensitivity.preset != preset:
+        raise StageFileError(
+            f"the sensitivity prices renderings of preset {sensitivity.preset!r}, the plan asks for {preset!r}",
+            hint=f"plan with preset={sensitivity.preset!r}, or probe again with preset={preset!r}",
+        )
+    if price not in sensitivity.prices:
+        raise unknown_name("price", price, sensitivity.prices)
+
+
+def unit_options(unit: Unit, menu: Sequence[Scheme], measured: UnitSensitivity | None, price: str) -> UnitOptions:
+    """Every scheme of ``menu`` that the shapes of ``unit`` allow, with the price that was measured for it.
+
+    Raises
+    ------
+    StageFileError
+        The unit, or a scheme that fits it, was not measured; a price is negative or not finite; the bytes differ from
+        those that the scheme takes today.
+    """
+    if measured is None:
+        raise StageFileError("the sensitivity has no such unit", where=unit.name, hint="probe this model again")
+    fitting, misfits = _fitting(unit, menu)
+    candidates = {candidate.scheme: candidate for candidate in measured.candidates}
+    options = tuple(_option(unit, scheme, candidates.get(scheme.name), price) for scheme in fitting)
+    return UnitOptions(unit, options, misfits)
+
+
+def unit_bytes(unit: Unit, scheme: Scheme) -> int:
+    """Exact bytes of all stored tensors of ``unit`` under ``scheme``."""
+    return sum(stored_bytes(scheme, linear.rows, linear.columns) for linear in unit.linears)
+
+
+def _fitting(unit: Unit, menu: Sequence[Scheme]) -> tuple[list[Scheme], tuple[tuple[str, str], ...]]:
+    """The schemes of ``menu`` that ``unit`` can take (BF16 if none), and the others with the reason."""
+    misfits = tuple((scheme.name, reason) for scheme in menu if (reason := _misfit(unit, scheme)))
+    excluded = {name for name, _ in misfits}
+    return [scheme for scheme in menu if scheme.name not in excluded] or [get_scheme(BF16)], misfits
+
+
+def _option(unit: Unit, scheme: Scheme, candidate: Candidate | None, price: str) -> Option:
+    size = unit_bytes(unit, scheme)
+    if candidate is None:
+        if scheme.name == BF16 and all(linear.weight.dtype == "BF16" for linear in unit.linears):
+            return Option(BF16, size, 0.0)  # the weight itself: there is nothing to measure
+        raise StageFileError(
+            f"the sensitivity has no price for scheme {scheme.name}",
+            where=unit.name,
+            hint=f"probe with schemes that include {scheme.name!r} (--schemes)",
+        )
+    value = candidate.prices.get(price)
+    if value is None or not math.isfinite(value) or value < 0:
+        raise StageFileError(
+            f"price {price!r} of scheme {scheme.name} is {value}, expected a finite number >= 0",
+            where=unit.name,
+            hint="the sensitivity is damaged: probe again",
+        )
+    if candidate.bytes != size:
+        raise StageFileError(
+            f"the sensitivity counts {candidate.bytes} bytes for scheme {scheme.name}, it takes {size}",
+            where=unit.name,
+            hint="the sensitivity is damaged or from another release: probe again",
+        )
+    return Option(scheme.name, size, value)
+
+
+def _misfit(unit: Unit, scheme: Scheme) -> str | None:
+    """Why ``unit`` cannot take ``scheme``: the first reason among its Linears, ``None`` if it can."""
+    for linear in unit.linears:
+        if reason := why_not(scheme, linear.rows, linear.columns):
+            return f"{linear.name}: {reason}" if len(unit.linears) > 1 else reason
+    return None
