@@ -1,0 +1,138 @@
+"""``config.json`` of the folder: the source's, with a ``quantization_config`` that every reader resolves alike.
+
+Readers look a layer up under different names: transformers by its own name, vLLM by a name with another prefix and with
+q/k/v or gate/up fused into one, older vLLM in another order. So targets are anchored regular expressions that match all
+of these names, groups share no name, and every layer that is not quantized is listed in ``ignore``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from prismaquant.exporting import schemes
+from prismaquant.formats import BF16
+
+if TYPE_CHECKING:
+    from prismaquant.files.plan import Plan
+    from prismaquant.model import Model
+
+__all__ = ["COMPRESSED_TENSORS", "FILE", "KEY", "config_json", "quantization_config"]
+
+FILE = "config.json"
+
+#: Key of the section.
+KEY = "quantization_config"
+
+#: Release of compressed-tensors whose layout is written. Informative: no reader acts on it.
+COMPRESSED_TENSORS = "0.17.0"
+
+#: Parts that may stand, repeated, before ``layers``: transformers and vLLM nest a language model in different orders.
+_PREFIXES = ("model", "language_model")
+
+#: What is before the layer number, what is after it but for the last part, the last parts -> numbers of the layers.
+_Kinds: TypeAlias = dict[tuple[str, str, tuple[str, ...]], set[int]]
+
+
+def config_json(model: Model, plan: Plan) -> bytes:
+    """The file: every key of the source in its order, then the section (none where all units are BF16)."""
+    section = quantization_config(model, {unit.name: unit.scheme for unit in plan.units})
+    if section is None:
+        return (model.path / FILE).read_bytes()
+    document = {**model.config, KEY: section}
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def quantization_config(model: Model, scheme_of: Mapping[str, str]) -> dict[str, Any] | None:
+    """What readers need to know; ``None`` if nothing is quantized.
+
+    Parameters
+    ----------
+    scheme_of
+        Name of each unit of ``model`` -> name of its scheme.
+    """
+    targets = {scheme: _unit_names(model, scheme_of, scheme) for scheme in schemes.quantized_schemes()}
+    groups = [_group(scheme, found) for scheme, found in targets.items() if found]
+    if not groups:
+        return None
+    formats = {group["format"] for group in groups}
+    return {
+        "quant_method": "compressed-tensors",
+        "version": COMPRESSED_TENSORS,
+        "format": formats.pop() if len(formats) == 1 else "mixed-precision",
+        "quantization_status": "compressed",
+        "global_compression_ratio": None,
+        "sparsity_config": {},
+        "transform_config": {},
+        "kv_cache_scheme": None,
+        # Two digits: some readers sort the names, and group_10 would come before group_2.
+        "config_groups": {f"group_{number:02d}": group for number, group in enumerate(groups)},
+        "ignore": ["re:.*lm_head$", *_unit_names(model, scheme_of, BF16), *_other_names(model)],
+    }
+
+
+def _group(scheme: str, targets: list[str]) -> dict[str, Any]:
+    arguments = schemes.group_arguments(scheme)
+    return {
+        "format": arguments.format,
+        "targets": targets,
+        "weights": dict(arguments.weights),
+        "input_activations": None if arguments.input_activations is None else dict(arguments.input_activations),
+        "output_activations": None,
+    }
+
+
+def _unit_names(model: Model, scheme_of: Mapping[str, str], scheme: str) -> list[str]:
+    """One expression per kind of unit that has ``scheme`` in some layer."""
+    kinds: _Kinds = {}
+    for unit in model.units:
+        if scheme_of[unit.name] == scheme:
+            # A fused unit is also called by its own name, the one under which vLLM knows it.
+            _add(kinds, unit.layer, dict.fromkeys([*(linear.name for linear in unit.linears), unit.name]))
+    return [_expression(*kind, layers) for kind, layers in kinds.items()]
+
+
+def _other_names(model: Model) -> list[str]:
+    """The same for weights that a reader may take for a Linear though no unit has them: matrices inside the layers."""
+    kinds: _Kinds = {}
+    for name in model.unlisted:
+        match = re.match(rf"{re.escape(model.architecture.layers)}[.]([0-9]+)[.].", name)
+        if match:
+            _add(kinds, int(match[1]), [name.removesuffix(".weight")])
+    return [_expression(*kind, layers) for kind, layers in kinds.items()]
+
+
+def _add(kinds: _Kinds, layer: int, names: Iterable[str]) -> None:
+    """File ``names``, which lie in ``layer`` and belong together, under what they have in common with other layers."""
+    projections: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        prefix, place = _split(name, layer)
+        parent, _, projection = place.rpartition(".")
+        projections.setdefault((prefix, parent), []).append(projection)
+    for (prefix, parent), found in projections.items():
+        kinds.setdefault((prefix, parent, tuple(found)), set()).add(layer)
+
+
+def _split(name: str, layer: int) -> tuple[str, str]:
+    """``model.layers``, ``mlp.up_proj`` from ``model.layers.3.mlp.up_proj``."""
+    prefix, _, place = name.partition(f".{layer}.")
+    return prefix, place
+
+
+def _expression(prefix: str, parent: str, projections: tuple[str, ...], layers: set[int]) -> str:
+    """Anchored at both ends; free only in how often and in which order the parts before ``layers`` stand.
+
+    Examples
+    --------
+    >>> _expression("model.layers", "self_attn", ("q_proj", "qkv_proj"), {1, 0})
+    're:^(?:model[.]|language_model[.])+layers[.](?:0|1)[.]self_attn[.](?:q_proj|qkv_proj)$'
+    """
+    *before, word = prefix.split(".")
+    parts = "|".join(f"{re.escape(part)}[.]" for part in dict.fromkeys([*_PREFIXES, *before]))
+    numbers = "|".join(str(layer) for layer in sorted(layers))
+    place = "".join(f"{re.escape(part)}[.]" for part in parent.split(".") if part)
+    names = "|".join(re.escape(projection) for projection in projections)
+    names = f"(?:{names})" if len(projections) > 1 else names
+    return f"re:^(?:{parts})+{re.escape(word)}[.](?:{numbers})[.]{place}{names}$"

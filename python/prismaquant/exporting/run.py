@@ -1,0 +1,196 @@
+"""`export`: a model and a plan become a compressed-tensors folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prismaquant.errors import ModelError, RefusedError, StageFileError
+from prismaquant.exporting import config, copy, schemes, shards
+from prismaquant.exporting.publish import publishing
+from prismaquant.files import manifest
+from prismaquant.files.manifest import LinearRecord, Manifest
+from prismaquant.formats import BF16, get_scheme, why_not
+from prismaquant.progress import Event, Progress, silent
+from prismaquant.rendering.render import render, render_cached
+
+if TYPE_CHECKING:
+    from prismaquant.files.plan import Plan
+    from prismaquant.files.sensitivity import Sensitivity
+    from prismaquant.model import Model, Unit
+    from prismaquant.rendering.cache import RenderCache
+    from prismaquant.types import Array
+
+__all__ = ["ExportReport", "export"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """Result of `export`: the folder, and the manifest that lies in it."""
+
+    path: Path
+    manifest: Manifest
+
+    def __repr__(self) -> str:
+        bits = self.manifest.bits_per_parameter
+        return f"ExportReport({str(self.path)!r}, {self.manifest.tensor_bytes} bytes, {bits:.3f} bits per parameter)"
+
+
+def export(
+    model: Model,
+    plan: Plan,
+    out: Path,
+    *,
+    sensitivity: Sensitivity | None = None,
+    cache: RenderCache | None = None,
+    force: bool = False,
+    shard_size: int = 5 * 10**9,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> ExportReport:
+    """Write ``model`` as ``plan`` says into the new folder ``out``, which appears complete or not at all.
+
+    The same model, plan and ``shard_size`` give the same bytes, for any number of threads.
+
+    Parameters
+    ----------
+    sensitivity
+        Needed only if the plan has a scheme whose activation scale is calibrated (``NVFP4``).
+    cache
+        Renderings of an earlier stage; without one every unit is rendered again.
+    force
+        Whether an existing model folder at ``out`` may be replaced.
+    shard_size
+        Bytes of tensors per file.
+
+    Raises
+    ------
+    StageFileError
+        The plan or the sensitivity belongs to another model, or the plan has a unit in a scheme it cannot take.
+    RefusedError
+        ``out`` exists, is locked or does not fit on the disk; the plan needs a sensitivity and there is none.
+    NumericError
+        A weight to be quantized has a NaN or an infinity.
+    """
+    _check(model, plan)
+    scheme_of = {unit.name: unit.scheme for unit in plan.units}
+    input_amax = _input_amax(model, scheme_of, sensitivity)
+    layout = shards.lay_out(_entries(model, scheme_of), shard_size)
+    documents = {config.FILE: config.config_json(model, plan), shards.INDEX: shards.index(layout)}
+    nbytes = sum(shard.nbytes for shard in layout) + sum(map(len, documents.values())) + copy.nbytes(model)
+    with publishing(Path(out), source=model.path, nbytes=nbytes, force=force) as folder:
+        records: list[LinearRecord] = []
+        with shards.ShardWriter(folder, layout) as writer:
+            for done, unit in enumerate(model.units):
+                progress(Event("export", done, len(model.units), unit.name))
+                scheme = scheme_of[unit.name]
+                for linear, parts, error in _render(model, unit, scheme, plan.preset, input_amax, cache, threads):
+                    for suffix, data in parts.items():
+                        writer.write(f"{linear}.{suffix}", data)
+                    records.append(LinearRecord(linear, scheme, sum(data.nbytes for data in parts.values()), error))
+            for name in model.passthrough:
+                writer.write(name, model.read_bytes(name))
+        for name, document in documents.items():
+            (folder / name).write_bytes(document)
+        copy.copy_other_files(model, folder)
+        total = sum(entry.nbytes for shard in layout for entry in shard.entries)
+        written = Manifest(plan, tuple(records), tensor_bytes=total, parameters=model.parameters)
+        manifest.write(folder / manifest.FILE, written)
+    progress(Event("export", len(model.units), len(model.units)))
+    return ExportReport(Path(out), written)
+
+
+def _check(model: Model, plan: Plan) -> None:
+    """Whether ``plan`` is a plan for ``model`` that can be carried out."""
+    if plan.model != model.fingerprint:
+        raise StageFileError(
+            f"was made for the model {plan.model}, this is {model.fingerprint}",
+            where="plan",
+            hint="plan again for this model",
+        )
+    planned = {unit.name: unit.linears for unit in plan.units}
+    present = {unit.name: tuple(linear.name for linear in unit.linears) for unit in model.units}
+    if planned != present or len(plan.units) != len(model.units):
+        wrong = sorted(planned.items() ^ present.items()) or [("", ())]
+        raise StageFileError(
+            "its units are not those of the model", where=f"plan, unit {wrong[0][0]!r}", hint="plan again"
+        )
+    scheme_of = {unit.name: get_scheme(unit.scheme) for unit in plan.units}
+    for unit in model.units:
+        for linear in unit.linears:
+            reason = why_not(scheme_of[unit.name], linear.rows, linear.columns)
+            if reason is not None:
+                raise StageFileError(
+                    f"{scheme_of[unit.name].name} is not possible: {reason}", where=f"plan, {linear.name}"
+                )
+
+
+def _input_amax(model: Model, scheme_of: dict[str, str], sensitivity: Sensitivity | None) -> dict[str, float]:
+    """Largest absolute input of each unit whose scheme stores a scale for it: siblings see the same input."""
+    units = [unit for unit in model.units if get_scheme(scheme_of[unit.name]).needs_input_amax]
+    if not units:
+        return {}
+    if sensitivity is None:
+        raise RefusedError(
+            f"{scheme_of[units[0].name]} stores the range of the inputs, which only a sensitivity knows",
+            where=units[0].name,
+            hint="give the sensitivity of this model (made by probe), or plan without this scheme",
+        )
+    if sensitivity.model != model.fingerprint:
+        raise StageFileError(
+            f"was made for the model {sensitivity.model}, this is {model.fingerprint}",
+            where="sensitivity",
+            hint="probe this model",
+        )
+    seen = {linear.name: linear.input_amax for unit in sensitivity.units for linear in unit.linears}
+    missing = [linear.name for unit in units for linear in unit.linears if linear.name not in seen]
+    if missing:
+        raise StageFileError("has no statistics of this Linear", where=f"sensitivity, {missing[0]}", hint="probe again")
+    found = {unit.name: max(seen[linear.name] for linear in unit.linears) for unit in units}
+    for name, amax in found.items():
+        try:
+            schemes.input_global_scale(amax)
+        except ValueError as cause:
+            raise StageFileError(str(cause), where=f"sensitivity, {name}") from cause
+    return found
+
+
+def _entries(model: Model, scheme_of: dict[str, str]) -> Iterator[shards.Entry]:
+    """Every tensor of the folder: those of the units as their schemes store them, and the others as they are."""
+    names = set(model.passthrough)
+    for name in model.passthrough:
+        tensor = model.tensors[name]
+        yield shards.Entry(name, tensor.dtype, tensor.shape, tensor.nbytes)
+    for unit in model.units:
+        for linear in unit.linears:
+            for suffix, (dtype, shape) in schemes.expected(scheme_of[unit.name], linear.rows, linear.columns).items():
+                name = f"{linear.name}.{suffix}"
+                if name in names:
+                    raise ModelError("the source has a tensor of the name that a quantized one takes", where=name)
+                yield shards.Entry(name, dtype, shape, schemes.nbytes(dtype, shape))
+
+
+def _render(
+    model: Model,
+    unit: Unit,
+    scheme: str,
+    preset: str,
+    input_amax: dict[str, float],
+    cache: RenderCache | None,
+    threads: int | None,
+) -> Iterator[tuple[str, dict[str, Array], float]]:
+    """For each Linear of ``unit``: its name, suffix -> stored array, and the sum of squared errors."""
+    if scheme == BF16 and all(linear.weight.dtype == "BF16" for linear in unit.linears):
+        for linear in unit.linears:
+            yield linear.name, {"weight": model.read_bytes(linear.weight.name)}, 0.0
+        return
+    weight_format = get_scheme(scheme).weight_format
+    if scheme == BF16:  # rounding is quicker than reading it back from a cache
+        rendering = render(model, unit, weight_format, preset=preset, threads=threads)
+    else:
+        rendering = render_cached(model, unit, weight_format, preset=preset, cache=cache, threads=threads)
+    for linear in unit.linears:
+        parts = schemes.tensors(scheme, rendering.quantized[linear.name], input_amax.get(unit.name))
+        yield linear.name, {suffix: data for suffix, (_, data) in parts.items()}, rendering.squared_error[linear.name]

@@ -1,0 +1,146 @@
+"""Rules about names: every Linear gets one scheme, under every name by which a reader may ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prismaquant.errors import ModelError
+from prismaquant.exporting.report import Check
+from prismaquant.formats import BF16
+from prismaquant.model.architectures import find_architecture
+
+if TYPE_CHECKING:
+    from prismaquant.exporting.folder import Folder
+    from prismaquant.exporting.resolution import Resolution
+
+__all__ = [
+    "Layout",
+    "UnitNames",
+    "check_bystanders",
+    "check_config",
+    "check_dead_targets",
+    "check_fused_name",
+    "check_siblings",
+    "read_layout",
+    "resolve_linear",
+]
+
+_CONFIG = "config.json"
+_HEAD = "lm_head"
+_ADDED = "quantization_config"
+_MOST_LAYERS = 100_000  # a damaged number must not make us list names for ever
+
+
+@dataclass(frozen=True, slots=True)
+class UnitNames:
+    """Name of a unit (the one vLLM uses for fused siblings) and of its Linears."""
+
+    name: str
+    linears: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The modules that a model of some architecture has: prefix of its decoder layers, and its units."""
+
+    layers: str
+    units: tuple[UnitNames, ...]
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Names of the Linears of all units."""
+        return tuple(name for unit in self.units for name in unit.linears)
+
+
+def read_layout(config: Mapping[str, Any]) -> tuple[Layout | None, list[Check]]:
+    """The modules that a model of ``config`` has, known from its architecture alone."""
+    layers = config.get("num_hidden_layers")
+    try:
+        architecture = find_architecture(config, _CONFIG)
+    except ModelError as error:
+        return None, [Check("config-json", _CONFIG, error.message)]
+    if type(layers) is not int or not 0 < layers <= _MOST_LAYERS:
+        return None, [Check("config-json", _CONFIG, f"num_hidden_layers is {layers!r}, expected 1 to {_MOST_LAYERS}")]
+    units = []
+    for layer in range(layers):
+        prefix = f"{architecture.layers}.{layer}"
+        for entry in architecture.units:
+            units.append(UnitNames(f"{prefix}.{entry.name}", tuple(f"{prefix}.{name}" for name in entry.linears)))
+    return Layout(architecture.layers, tuple(units)), []
+
+
+def check_config(config: Mapping[str, Any], source: Mapping[str, Any]) -> Iterator[Check]:
+    """Apart from the quantization, the configuration is the source's."""
+    for key in sorted((config.keys() | source.keys()) - {_ADDED}):
+        if key not in config:
+            yield Check("source-config", f"{_CONFIG}: {key}", f"is missing, the source has {source[key]!r}")
+        elif key not in source:
+            yield Check("source-config", f"{_CONFIG}: {key}", f"is {config[key]!r}, the source has none")
+        elif config[key] != source[key]:
+            yield Check("source-config", f"{_CONFIG}: {key}", f"is {config[key]!r}, the source has {source[key]!r}")
+
+
+def resolve_linear(resolution: Resolution, name: str) -> tuple[str | None, list[Check]]:
+    """The scheme of the Linear ``name``: exactly one group has it, or the ignore list (then BF16), never both.
+
+    ``None`` if that is not so, or the group has no scheme that is known.
+    """
+    groups, ignored = resolution.groups_of(name), resolution.ignored(name)
+    if ignored and not groups:
+        return BF16, []
+    if len(groups) == 1 and not ignored:
+        return groups[0].scheme, []
+    found = [group.name for group in groups] + (["ignore"] if ignored else [])
+    text = f"is matched by {', '.join(found)}" if found else "is matched by no group and not ignored"
+    return None, [Check("resolution", name, f"{text}; exactly one must match")]
+
+
+def check_siblings(unit: UnitNames, schemes: Mapping[str, str | None]) -> Iterator[Check]:
+    """The siblings of a unit have one scheme: engines fuse them and look only the first one up."""
+    found = {name: schemes[name] for name in unit.linears}
+    if len(set(found.values())) > 1 and None not in found.values():
+        text = ", ".join(f"{name.rpartition('.')[2]} {scheme}" for name, scheme in found.items())
+        yield Check("siblings", unit.name, f"its Linears have different schemes: {text}")
+
+
+def check_fused_name(resolution: Resolution, unit: UnitNames) -> Iterator[Check]:
+    """The fused name, where a target or the ignore list has it, gets what the siblings get.
+
+    vLLM looks the fused name up first, and the siblings only where nothing matches it.
+    """
+    if unit.name in unit.linears:
+        return
+    siblings = {group.name for name in unit.linears for group in resolution.groups_of(name)}
+    fused = {group.name for group in resolution.groups_of(unit.name)}
+    if fused and fused != siblings:
+        theirs = ", ".join(sorted(siblings)) or "none"
+        yield Check("fused-name", unit.name, f"is matched by {', '.join(sorted(fused))}, its Linears by {theirs}")
+    if siblings and resolution.ignored(unit.name):
+        yield Check("fused-name", unit.name, "is ignored, its Linears are not")
+
+
+def check_bystanders(resolution: Resolution, folder: Folder, layout: Layout) -> Iterator[Check]:
+    """Head, embeddings and other matrices are not quantized, and those that are Linears are ignored."""
+    linears = set(layout.linears)
+    matrices = {
+        module
+        for module, parts in folder.parts.items()
+        if module not in linears and "weight" in parts and len(parts["weight"].shape) == 2
+    }
+    # A tied head has no tensor, but engines build it all the same.
+    for module in sorted(matrices | {_HEAD}):
+        if groups := resolution.groups_of(module):
+            yield Check("unquantized", module, f"is no part of a unit, but a target of {groups[0].name}")
+        is_linear = module.endswith(_HEAD) or module.startswith(f"{layout.layers}.")
+        if is_linear and not resolution.ignored(module):
+            yield Check("unquantized", module, "is not quantized, but not in the ignore list")
+
+
+def check_dead_targets(resolution: Resolution, layout: Layout) -> Iterator[Check]:
+    """Every target matches a Linear: one that matches nothing is a misspelt one."""
+    names = [name for unit in layout.units for name in (unit.name, *unit.linears)]
+    for group, target in resolution.dead_targets(names):
+        where = f"{_CONFIG}: {_ADDED}.config_groups.{group.name}"
+        yield Check("dead-target", where, f"{target!r} matches no Linear of the model")

@@ -1,0 +1,110 @@
+"""`verify`: read a written folder back and hold every byte of it to the rules, and to the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prismaquant.errors import StageFileError
+from prismaquant.exporting import rules, structure
+from prismaquant.exporting.folder import Folder, read_folder
+from prismaquant.exporting.linears import LinearVerifier
+from prismaquant.exporting.report import Check, LinearCheck, VerifyReport
+from prismaquant.exporting.resolution import read_resolution
+from prismaquant.exporting.structure import Layout
+from prismaquant.files import manifest
+from prismaquant.formats import BF16
+from prismaquant.model import open_model
+from prismaquant.progress import Event, Progress, silent
+
+if TYPE_CHECKING:
+    from prismaquant.files.manifest import Manifest
+    from prismaquant.types import PathLike
+
+__all__ = ["verify"]
+
+
+def verify(
+    checkpoint: PathLike,
+    *,
+    source: PathLike | None = None,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> VerifyReport:
+    """Check the folder ``checkpoint`` without torch: files, configuration, tensors, and that it decodes to ``source``.
+
+    A folder that breaks a rule, or cannot be read at all, gives a report with failures and no exception; see
+    `VerifyReport.raise_for_failures`. A folder without ``quantization_config`` is checked as a plain model.
+
+    Parameters
+    ----------
+    checkpoint
+        The written folder.
+    source
+        The model that it was made from. Without it, what needs the source is left out, and the report says so.
+    threads
+        How many threads decode; ``None``: all.
+
+    Raises
+    ------
+    ModelError
+        ``source`` cannot be opened, or a file was changed while it was read.
+    """
+    path = Path(checkpoint)
+    original = None if source is None else open_model(source)
+    folder, failures = read_folder(path)
+    if folder is None:
+        return VerifyReport(path, (), tuple(failures), source_compared=False)
+    if original is not None:
+        failures += structure.check_config(folder.config, original.config)
+    layout, broken = structure.read_layout(folder.config if original is None else original.config)
+    failures += broken
+    if layout is None:
+        return VerifyReport(path, (), tuple(failures), source_compared=False)
+    schemes, broken = _resolve(folder, layout)
+    failures += broken
+    written, broken = _read_manifest(folder)
+    failures += broken
+
+    linears: list[LinearCheck] = []
+    verifier = LinearVerifier(folder, original, written, threads=threads)
+    for done, unit in enumerate(layout.units):
+        progress(Event("verify", done, len(layout.units), unit.name))
+        checked, broken = verifier.unit(unit, schemes)
+        linears += checked
+        failures += broken
+    failures += rules.check_strays(folder, layout.linears)
+    if original is not None:
+        failures += rules.check_passthrough(folder, original, layout.linears)
+        failures += rules.check_other_files(folder, original)
+    if written is not None:
+        failures += rules.check_manifest(folder, written, schemes, original)
+    progress(Event("verify", len(layout.units), len(layout.units)))
+    return VerifyReport(path, tuple(linears), tuple(failures), source_compared=original is not None)
+
+
+def _resolve(folder: Folder, layout: Layout) -> tuple[dict[str, str | None], list[Check]]:
+    """The scheme of each Linear by the configuration (``None``: none or several), and what is wrong with the names."""
+    if folder.is_plain:
+        return dict.fromkeys(layout.linears, BF16), []
+    resolution, failures = read_resolution(folder.config["quantization_config"])
+    schemes: dict[str, str | None] = {}
+    for unit in layout.units:
+        for name in unit.linears:
+            schemes[name], broken = structure.resolve_linear(resolution, name)
+            failures += broken
+        failures += structure.check_siblings(unit, schemes)
+        failures += structure.check_fused_name(resolution, unit)
+    failures += structure.check_bystanders(resolution, folder, layout)
+    failures += structure.check_dead_targets(resolution, layout)
+    return schemes, failures
+
+
+def _read_manifest(folder: Folder) -> tuple[Manifest | None, list[Check]]:
+    path = folder.path / manifest.FILE
+    if folder.is_plain and not path.exists():
+        return None, []  # a model like any other, nobody claims that it was exported
+    try:
+        return manifest.read(path), []
+    except StageFileError as error:
+        return None, [Check("manifest", manifest.FILE, error.message)]

@@ -1,0 +1,130 @@
+"""Stock transformers with compressed-tensors loads an exported folder and computes with the weights that we decode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import deserialize
+from transformers import AutoModelForCausalLM
+
+from prismaquant.codec import get_codec
+from prismaquant.exporting import schemes
+from prismaquant.exporting.run import export
+from prismaquant.formats import BF16
+from prismaquant.model import Model, open_model
+from prismaquant.types import Array
+from support.plans import cycled, sensitivity_of
+from support.tiny_models import ARCHITECTURES, build
+
+#: Five schemes over four units per layer: every kind of unit meets several, none is the same in all layers.
+SCHEMES = ("NVFP4", "FP8_DYNAMIC", "BF16", "NVFP4A16", "FP8_DYNAMIC")
+
+
+def source_of(name: str, folder: Path, bundled: Path) -> Model:
+    return open_model(bundled if name == "bundled" else build(name, folder / "source"))
+
+
+def load(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """As a user would."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
+
+
+def decoded(folder: Path) -> dict[str, Array]:
+    """bfloat16 bits of every weight: by our decoder from the bytes in ``folder``, or as they are there."""
+    stored = {
+        name: schemes.as_array(np.frombuffer(tensor["data"], np.uint8), tensor["dtype"], tuple(tensor["shape"]))
+        for path in folder.glob("*.safetensors")
+        for name, tensor in deserialize(path.read_bytes())
+    }
+    weights = {}
+    for name, array in stored.items():
+        owner, _, suffix = name.rpartition(".")
+        if suffix == "weight_packed":
+            shape, scheme = (array.shape[0], 2 * array.shape[1]), "NVFP4A16"
+        elif suffix == "weight" and array.dtype == np.uint8:
+            shape, scheme = array.shape, "FP8_DYNAMIC"
+        else:
+            weights[name] = array
+            continue
+        parts = {part: stored[f"{owner}.{part}"] for part in schemes.expected(scheme, *shape)}
+        quantized = schemes.unpack(scheme, parts, shape)
+        weights[f"{owner}.weight"] = get_codec(quantized.format).decode(quantized, dtype="bfloat16").view(np.uint16)
+    return weights
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "bundled"])
+def test_mixed_folder_loads_with_the_weights_we_decode(name: str, tmp_path: Path, tiny_llama: Path) -> None:
+    source = source_of(name, tmp_path, tiny_llama)
+    plan = cycled(source, SCHEMES)
+    export(source, plan, tmp_path / "out", sensitivity=sensitivity_of(source, 8.0), shard_size=10**5)
+    model, info = load(tmp_path / "out")
+    assert not any(info.values()), info
+    assert model.dtype == torch.bfloat16
+
+    by_name = {unit.name: unit.scheme for unit in plan.units}
+    modules = dict(model.named_modules())
+    for unit in source.units:
+        for linear in unit.linears:
+            scheme = getattr(modules[linear.name], "quantization_scheme", None)
+            found = None if scheme is None else (scheme.format, scheme.input_activations is not None)
+            assert found == EXPECTED[by_name[unit.name]], linear.name
+
+    with torch.no_grad():
+        logits = model(torch.arange(24)[None]).logits  # the first call decompresses
+    assert torch.isfinite(logits).all()
+    parameters = dict(model.named_parameters())
+    weights = decoded(tmp_path / "out")
+    for unit in source.units:
+        for linear in unit.linears:
+            dense = parameters[linear.weight.name]
+            assert dense.dtype == torch.bfloat16, linear.name
+            np.testing.assert_array_equal(dense.detach().view(torch.uint16).numpy(), weights[linear.weight.name])
+    for passed in source.passthrough:
+        np.testing.assert_array_equal(
+            model.get_parameter(passed).detach().view(torch.uint16).numpy(), weights[passed], err_msg=passed
+        )
+
+
+EXPECTED = {
+    BF16: None,
+    "NVFP4A16": ("nvfp4-pack-quantized", False),
+    "NVFP4": ("nvfp4-pack-quantized", True),
+    "FP8_DYNAMIC": ("float-quantized", True),
+}
+
+
+@pytest.fixture(scope="module")
+def observed(tiny_llama: Path) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+    """Of the bundled model: tokens, their log probabilities, and the largest absolute input of each Linear."""
+    model, _ = load(tiny_llama)
+    ids = torch.arange(3, 51)[None]
+    amax = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+
+            def see(_: object, inputs: tuple[torch.Tensor], name: str = name) -> None:
+                amax[name] = float(inputs[0].abs().max())
+
+            module.register_forward_pre_hook(see)
+    with torch.no_grad():
+        return ids, model(ids).logits.float().log_softmax(-1), amax
+
+
+@pytest.mark.parametrize(("scheme", "most"), [("NVFP4A16", 0.03), ("NVFP4", 0.06), ("FP8_DYNAMIC", 0.01), (BF16, 0.0)])
+def test_uniform_folder_of_the_bundled_model_stays_close_to_it(
+    scheme: str, most: float, tmp_path: Path, tiny_llama: Path, observed: tuple[Any, Any, dict[str, float]]
+) -> None:
+    ids, expected, amax = observed
+    source = open_model(tiny_llama)
+    sensitivity = sensitivity_of(source, amax)
+    export(source, cycled(source, [scheme]), tmp_path / "out", sensitivity=sensitivity)
+    model, info = load(tmp_path / "out")
+    assert not any(info.values()), info
+    with torch.no_grad():
+        got = model(ids).logits.float().log_softmax(-1)
+    kl = float((expected.exp() * (expected - got)).sum(-1).mean())
+    assert kl == 0 if scheme == BF16 else 0 < kl < most
