@@ -30,7 +30,7 @@ void bind_allocator(py::module_& m) {
           py::gil_scoped_release const release;
           found = allocate(items, budget);
         }
-        py::dict result;
+        record result;
         result["choice"] = found.choice;
         result["bytes"] = found.bytes;
         result["loss"] = found.loss;

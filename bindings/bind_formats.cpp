@@ -25,7 +25,7 @@ void bind_formats(py::module_& m) {
   m.def(
       "format_info",
       [](std::string const& name) {
-        py::dict info;
+        record info;
         visit_format(name, [&]<format F>(F) {
           info["name"] = std::string(F::name);
           info["element_bits"] = F::element::bits;

@@ -16,10 +16,10 @@ namespace py = pybind11;
 
 namespace {
 
-py::dict solve_any(tensor_object const& weight, std::string const& format_name, std::string const& solver_name,
+record solve_any(tensor_object const& weight, std::string const& format_name, std::string const& solver_name,
                    std::optional<float> global_scale, std::size_t threads) {
   auto const arg = tensor_arg::borrow(weight, "weight");
-  py::dict result;
+  record result;
   visit_format(format_name, [&]<format F>(F) {
     visit_solver(solver_name, [&]<solver S>(S) {
       quantized_arrays<F> out(arg.rows, arg.columns, 1.0f);

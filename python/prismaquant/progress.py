@@ -32,7 +32,7 @@ def silent(event: Event) -> None:
 
 
 def logging_progress(every: float = 10.0) -> Progress:
-    """A sink that logs one line per ``every`` seconds and one at the end of each stage (for runs without a terminal)."""
+    """A sink for runs without a terminal: logs a line per ``every`` seconds and one at the end of each stage."""
     logger = logging.getLogger("prismaquant")
     last = 0.0
 

@@ -61,7 +61,8 @@ class Plan:
     preset
         Solver preset that renders the weights.
     price
-        Name of the price that was minimised; ``None`` for a uniform plan.
+        Name of the price that ``predicted_kl`` sums, and that was minimised if there was a budget; ``None`` without
+        a sensitivity.
     budget
         Bytes that the units were allowed to take; ``None`` for a uniform plan.
     parameters, bytes

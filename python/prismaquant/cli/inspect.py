@@ -1,0 +1,101 @@
+"""What is in a model folder: units (Linears that share a scheme), their shapes, what can be quantized and what is kept.
+
+Reads headers only."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from prismaquant.cli.common import add_model
+from prismaquant.formats import get_scheme, list_schemes, stored_bytes, why_not
+from prismaquant.quantity import format_bytes
+
+if TYPE_CHECKING:
+    from prismaquant.model import Model, Unit
+
+FUNCTION = "open"
+LONG = False
+EXAMPLES = """\
+examples:
+  prismaquant inspect ./Llama-3.2-1B
+  prismaquant inspect ./Llama-3.2-1B --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+
+
+def document(model: Model) -> dict[str, Any]:
+    return {
+        "path": str(model.path),
+        "architecture": model.architecture.model_type,
+        "layers": model.num_layers,
+        "parameters": model.parameters,
+        "bytes": model.nbytes,
+        "fingerprint": model.fingerprint,
+        "units": [
+            {
+                "name": unit.name,
+                "linears": {linear.name: [linear.rows, linear.columns] for linear in unit.linears},
+                "bytes": _bytes(unit),
+                "reasons": _reasons(unit),
+            }
+            for unit in model.units
+        ],
+        "passthrough": {name: model.tensors[name].nbytes for name in model.passthrough},
+        "unlisted": list(model.unlisted),
+    }
+
+
+def show(model: Model) -> None:
+    from prismaquant.cli.tables import line, table
+
+    line(f"{model.path}: {model!r}")
+    kinds = Counter((unit.name.split(f".{unit.layer}.", 1)[-1], _shapes(unit)) for unit in model.units)
+    first = {(unit.name.split(f".{unit.layer}.", 1)[-1], _shapes(unit)): unit for unit in reversed(model.units)}
+    table(
+        ("unit", "rows x columns", "layers", *list_schemes()),
+        [
+            (*kind, str(count), *(_cell(first[kind], scheme, count) for scheme in list_schemes()))
+            for kind, count in kinds.items()
+        ],
+        left=2,
+    )
+    kept = sum(model.tensors[name].nbytes for name in model.passthrough)
+    line(f"kept as they are: {len(model.passthrough)} tensors, {format_bytes(kept)}")
+    for name in model.unlisted:
+        line(f"note: {name} is no unit of this architecture's entry, so it is kept")
+    for reason in sorted({reason for unit in model.units for reason in _reasons(unit).values()}):
+        line(f"note: {reason}")
+
+
+def _shapes(unit: Unit) -> str:
+    return ", ".join(f"{linear.rows} x {linear.columns}" for linear in unit.linears)
+
+
+def _reasons(unit: Unit) -> dict[str, str]:
+    """Scheme -> why the unit cannot take it."""
+    found = {}
+    for name in list_schemes():
+        for linear in unit.linears:
+            reason = why_not(get_scheme(name), linear.rows, linear.columns)
+            if reason is not None:
+                found[name] = f"{linear.name}: {reason}"
+    return found
+
+
+def _bytes(unit: Unit) -> dict[str, int]:
+    reasons = _reasons(unit)
+    return {
+        name: sum(stored_bytes(get_scheme(name), linear.rows, linear.columns) for linear in unit.linears)
+        for name in list_schemes()
+        if name not in reasons
+    }
+
+
+def _cell(unit: Unit, scheme: str, count: int) -> str:
+    size = _bytes(unit).get(scheme)
+    return "-" if size is None else format_bytes(size * count)

@@ -1,0 +1,91 @@
+"""Turn a model folder into a mixed-precision checkpoint that vLLM and transformers load.
+
+Measures how much every Linear matters, renders it in every scheme of the menu, chooses the best plan within the budget
+(exactly), writes the folder, and reads it back."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from prismaquant.cli.common import add_model, add_threads, plain, scheme_list
+from prismaquant.formats import DEFAULT_MENU, list_schemes
+from prismaquant.quantity import format_bytes
+from prismaquant.solver import DEFAULT_PRESET
+
+if TYPE_CHECKING:
+    from prismaquant.pipeline import QuantizeReport
+
+FUNCTION = "quantize"
+LONG = True
+EXAMPLES = """\
+examples:
+  prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-4.75 --bpw 4.75 --data calibration.txt
+  prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-1GB --size 1GB --data calibration.jsonl --work-dir ./work
+  prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-FP8 --schemes FP8_DYNAMIC
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("-o", "--output", dest="out", required=True, metavar="OUT", help="the new folder")
+    budget = parser.add_argument_group(
+        "budget (one of them; without one: a uniform checkpoint of the one scheme given)"
+    )
+    choice = budget.add_mutually_exclusive_group()
+    choice.add_argument("--bpw", type=float, metavar="BITS", help="bits per weight over the body's Linears, e.g. 4.75")
+    choice.add_argument("--size", metavar="SIZE", help="bytes of all tensors of the folder, e.g. 20GiB")
+    budget.add_argument(
+        "--schemes",
+        "--formats",
+        type=scheme_list,
+        default=DEFAULT_MENU,
+        metavar="A,B",
+        help=f"the menu, of {', '.join(list_schemes())} (default: {','.join(DEFAULT_MENU)})",
+    )
+    data = parser.add_argument_group("calibration data")
+    data.add_argument("--data", metavar="FILE", help="text (.txt, .jsonl) or token ids (.npy)")
+    data.add_argument("--samples", type=int, default=128, metavar="N", help="windows (default: 128)")
+    data.add_argument("--seq-len", type=int, default=512, metavar="N", help="tokens per window (default: 512)")
+    data.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of windows and probes (default: 0)")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--work-dir", metavar="DIR", help="stage files, used again by later runs (default: OUT.work)")
+    machine.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    machine.add_argument("--shard-size", default="5GB", metavar="SIZE", help="largest shard (default: 5GB)")
+    add_threads(machine)
+    advanced = parser.add_argument_group("advanced")
+    advanced.add_argument(
+        "--price", default="fisher-gram", metavar="NAME", help="fisher-gram (default) or fisher-trace"
+    )
+    advanced.add_argument(
+        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="solver: scale_sweep (default) or rtn"
+    )
+    advanced.add_argument("--probes", type=int, default=1, metavar="N", help="gradient probes per window (default: 1)")
+
+
+def document(report: QuantizeReport) -> Any:
+    return plain(report)
+
+
+def show(report: QuantizeReport) -> None:
+    from prismaquant.cli.tables import line, table
+
+    decided, manifest = report.plan, report.export.manifest
+    counts = Counter(unit.scheme for unit in decided.units)
+    sizes = Counter[str]()
+    for unit in decided.units:
+        sizes[unit.scheme] += unit.bytes
+    table(
+        ("scheme", "units", "bytes"),
+        [(scheme, str(count), format_bytes(sizes[scheme])) for scheme, count in counts.most_common()],
+    )
+    line(f"{decided.bpw:.4f} bits per weight of the body, {manifest.bits_per_parameter:.4f} per parameter of the model")
+    if decided.predicted_kl is not None:
+        proof = (
+            "" if decided.lower_bound is None else f" (no plan within the budget is below {decided.lower_bound:.4g})"
+        )
+        line(f"predicted KL {decided.predicted_kl:.4g} nats per token{proof}")
+    for note in decided.notes:
+        line(f"note: {note.unit} {note.text}")
+    line(f"{report.export.path}: {format_bytes(manifest.tensor_bytes)}, written and verified")
