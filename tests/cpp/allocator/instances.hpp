@@ -59,6 +59,22 @@ inline std::vector<allocation_item> small(source& random) {
   return items;
 }
 
+/// More items, whose bytes are mostly multiples of one step and whose losses are few: many choices are equally good.
+inline std::vector<allocation_item> tied(source& random) {
+  std::vector<allocation_item> items(static_cast<std::size_t>(8 + random.below(7)));
+  std::int64_t const step = 1 + random.below(4);
+  std::int64_t const loss_range = 1 + random.below(12);
+  for (auto& item : items) {
+    auto const count = 1 + random.below(5);
+    for (std::int64_t j = 0; j < count; ++j) {
+      std::int64_t const odd = random.below(40) == 0 ? 1 : 0;
+      double const loss = static_cast<double>(random.below(loss_range) * (random.below(3) == 0 ? 1 : 3)) * 0x1p-10;
+      item.candidates.push_back({step * random.below(10) + odd, loss});
+    }
+  }
+  return items;
+}
+
 /// Eight formats of layers with random sensitivities. `family` 0 and 1: random sizes; 2: equal sizes; 3: noisy losses.
 inline std::vector<allocation_item> layers(source& random, std::size_t count, int family, std::int64_t largest = 1000) {
   constexpr std::int64_t quarter_bytes[] = {9, 13, 17, 18, 21, 26, 33, 64};

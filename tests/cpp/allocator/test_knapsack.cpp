@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
@@ -73,6 +74,22 @@ TEST_CASE("allocate equals a dynamic program with a cell per byte", "[allocator]
       REQUIRE(found.loss == Approx(table[static_cast<std::size_t>(budget)]).epsilon(1e-12).margin(found.tolerance));
       REQUIRE(found.loss - found.lower_bound <= found.tolerance);
     }
+  }
+}
+
+TEST_CASE("of choices with equal loss the fewest bytes win", "[allocator]") {
+  source random(20);
+  for (int round = 0; round < 10000; ++round) {
+    CAPTURE(round);
+    auto const items = instances::tied(random);
+    auto const least = instances::least_bytes(items);
+    auto const budget = least + random.below(instances::most_bytes(items) - least + 1);
+    auto const table = instances::grid(items, budget);
+    auto const fewest = std::ranges::find(table, table.back()) - table.begin();
+    auto const found = allocate(items, budget);
+    REQUIRE(found.loss == table.back());
+    REQUIRE(found.bytes == fewest);
+    REQUIRE(found.loss - found.lower_bound <= found.tolerance);
   }
 }
 
@@ -224,6 +241,17 @@ TEST_CASE("equal and proportional items are solved up to the tolerance", "[alloc
     check_sums(items, budget, found);
     REQUIRE(found.loss - found.lower_bound <= found.tolerance);
     REQUIRE(found.tolerance < 1e-9 * found.loss);
+  }
+}
+
+TEST_CASE("equal items are proven at every budget", "[allocator]") {
+  items_t const items(12, {{{10, 1.0}, {20, 0.1}, {40, 0.01}}});
+  auto const table = instances::grid(items, instances::most_bytes(items));
+  for (auto budget = instances::least_bytes(items); budget <= instances::most_bytes(items); ++budget) {
+    CAPTURE(budget);
+    auto const found = allocate(items, budget);
+    REQUIRE(found.loss == Approx(table[static_cast<std::size_t>(budget)]).epsilon(1e-13));
+    REQUIRE(found.lower_bound == found.loss);
   }
 }
 
