@@ -1,0 +1,109 @@
+"""Loads a folder as its users do: transformers and compressed-tensors, nothing of ours in between.
+
+What is measured is the loss of quantization, not of bfloat16 arithmetic, whose own noise is a good part of the KL
+divergence of an FP8 checkpoint. So both models run in float32, on the very weights that a user gets:
+
+1. ``from_pretrained(dtype="auto")`` reads the stored tensors as they are. Asked for float32 here, compressed-tensors
+   would still decode 4-bit weights into bfloat16, which then meet float32 inputs and fail.
+2. The first forward pass decodes every quantized weight into bfloat16, in place. It must not run under
+   ``torch.inference_mode``: tensors made there do not work in the forward pass of compressed-tensors.
+3. Then all parameters are widened to float32, which is exact. Before step 2, the decoding would fail as in step 1.
+
+The quantizers of the inputs stay active (per token in FP8_DYNAMIC, per 16 columns in NVFP4): compressed-tensors applies
+them in the forward pass of each Linear, now with float32 scales, as the kernels of engines do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as messages
+
+from prismaquant.errors import MissingExtraError, ModelError
+
+__all__ = ["load"]
+
+
+def load(folder: Path) -> PreTrainedModel:
+    """The model in ``folder``, quantized or not, in float32, ready for the forward pass.
+
+    Code inside the folder is never run, pickles are never opened, nothing is downloaded.
+
+    Raises
+    ------
+    ModelError
+        If transformers cannot load it, or if a tensor is missing, unexpected or of another shape: it would run with
+        random numbers in that place.
+    MissingExtraError
+        If the folder is quantized and compressed-tensors is not installed.
+    """
+    if not folder.is_dir():
+        raise ModelError("is not a folder", where=str(folder), hint="give the folder of a Hugging Face model")
+    with _quiet():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype="auto",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
+                output_loading_info=True,
+            )
+        except ImportError as cause:
+            raise MissingExtraError(
+                f"transformers cannot load it ({cause})",
+                where=str(folder),
+                hint="install the packages with: pip install 'prismaquant-cpp[eval]'",
+            ) from cause
+        except Exception as cause:  # every error there is, depending on what is wrong with the folder
+            raise _unusable("cannot load it", folder, cause) from cause
+        model, info = loaded
+        _check_keys(info, folder)
+        try:
+            return _widened(model.eval())
+        except Exception as cause:
+            raise _unusable("loads it, but cannot run it", folder, cause) from cause
+
+
+def _widened(model: PreTrainedModel) -> PreTrainedModel:
+    with torch.no_grad():
+        model(torch.zeros(1, 1, dtype=torch.int64), use_cache=False)
+    # Module.to: PreTrainedModel.float refuses every model with a quantization config, decoded or not
+    return torch.nn.Module.to(model, torch.float32)
+
+
+def _unusable(what: str, folder: Path, cause: Exception) -> ModelError:
+    message = f"transformers {what} ({type(cause).__name__}: {cause})"
+    return ModelError(message, where=str(folder), hint="check the folder with verify")
+
+
+def _check_keys(info: dict[str, Any], folder: Path) -> None:
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        found = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get(kind) or ())
+        if found:
+            names = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+            raise ModelError(
+                f"transformers reports {len(found)} {kind.replace('_', ' ')}: {names}",
+                where=str(folder),
+                hint="the weights do not fit config.json; check the folder with verify",
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no advice from the libraries: every remark that matters here becomes an exception."""
+    before = messages.get_verbosity()
+    messages.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        messages.set_verbosity(before)
