@@ -1,0 +1,69 @@
+"""`Observation`: what one Linear saw in one run of its layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from prismaquant.errors import ModelError
+
+__all__ = ["Observation", "Traffic", "watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Input and output gradients of one Linear. Linears that get the same input hold the very same tensor.
+
+    Attributes
+    ----------
+    input
+        float32 ``[tokens, columns]``.
+    gradients
+        float32 ``[probes, tokens, rows]``: per token, of the sampled residual ``<r, logits>``.
+    """
+
+    input: torch.Tensor
+    gradients: torch.Tensor
+
+    def __repr__(self) -> str:
+        return f"Observation({list(self.input.shape)} -> {list(self.gradients.shape)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Input and output of a Linear, as they pass it: ``[windows, seq_len, columns]``, ``[windows, seq_len, rows]``."""
+
+    input: torch.Tensor
+    output: torch.Tensor
+
+
+@contextmanager
+def watch(linears: dict[str, nn.Module]) -> Iterator[dict[str, Traffic]]:
+    """Inside, every call of one of ``linears`` is entered under its name.
+
+    Raises
+    ------
+    ModelError
+        If a Linear is called a second time: its Fisher trace would need both inputs at once.
+    """
+    traffic: dict[str, Traffic] = {}
+
+    def enter(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if name in traffic:
+                raise ModelError("is called twice in one run of its layer", where=name)
+            traffic[name] = Traffic(args[0], output)
+
+        return hook
+
+    handles = [module.register_forward_hook(enter(name)) for name, module in linears.items()]
+    try:
+        yield traffic
+    finally:
+        for handle in handles:
+            handle.remove()
