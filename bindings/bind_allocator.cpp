@@ -16,7 +16,8 @@ void bind_allocator(py::module_& m) {
       [](std::vector<std::vector<std::int64_t>> const& bytes, std::vector<std::vector<double>> const& losses,
          std::int64_t budget) {
         if (bytes.size() != losses.size()) {
-          throw shape_error("bytes has " + std::to_string(bytes.size()) + " items, losses has " + std::to_string(losses.size()));
+          throw shape_error("bytes has " + std::to_string(bytes.size()) + " items, losses has " +
+                            std::to_string(losses.size()));
         }
         std::vector<allocation_item> items(bytes.size());
         for (std::size_t i = 0; i < items.size(); ++i) {

@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+#include <string>
 #include <tuple>
 
 #include "bind.hpp"
@@ -16,19 +18,23 @@ namespace {
 
 using rule_list = std::tuple<amax_rule, sweep_rule>;
 
-py::typing::Tuple<py::array, py::object> encode_any(tensor_object const& weight, std::string const& format_name,
-                                                    std::string const& rule_name, float global_scale,
-                                                    std::size_t threads) {
+record encode_any(tensor_object const& weight, std::string const& format_name, std::string const& rule_name,
+                  std::optional<float> global_scale, std::size_t threads) {
   auto const arg = tensor_arg::borrow(weight, "weight");
-  py::typing::Tuple<py::array, py::object> result(py::make_tuple(py::none(), py::none()));
+  record result;
   visit_format(format_name, [&]<format F>(F) {
     visit_named<rule_list>("scale rule", rule_name, [&]<scale_rule Rule>(Rule) {
-      quantized_arrays<F> out(arg.rows, arg.columns, global_scale);
+      quantized_arrays<F> out(arg.rows, arg.columns, global_scale.value_or(1.0f));
       {
         py::gil_scoped_release const release;
-        arg.visit([&](auto weights) { encode_into<F, Rule>(weights, out.view, thread_executor(threads)); });
+        arg.visit([&](auto weights) {
+          if constexpr (F::has_global_scale) {
+            if (!global_scale) out.view.global_scale = F::global_scale(block_amax(weights), Rule::largest_block_scale);
+          }
+          encode_into<F, Rule>(weights, out.view, thread_executor(threads));
+        });
       }
-      result = py::make_tuple(out.codes, out.scales_or_none());
+      result = out.fields();
     });
   });
   return result;
@@ -67,7 +73,8 @@ double squared_error_any(tensor_object const& weight, py::array const& codes, st
 
 void bind_codec(py::module_& m) {
   m.def("encode", &encode_any, py::arg("weight"), py::arg("format"), py::arg("scale_rule"), py::arg("global_scale"),
-        py::arg("threads"), "Codes and block scales (None where the format has none) of a matrix. threads 0: all.");
+        py::arg("threads"),
+        "Fields of a Quantized. global_scale None: the matrix' own, where the format has one. threads 0: all.");
   m.def("decode", &decode_any, py::arg("codes"), py::arg("scales"), py::arg("format"), py::arg("global_scale"),
         py::arg("out"), py::arg("threads"),
         "Decodes into `out`, a writable float32 or bfloat16 tensor of the matrix's shape.");

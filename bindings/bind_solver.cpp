@@ -2,7 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "bind.hpp"
@@ -17,7 +19,7 @@ namespace py = pybind11;
 namespace {
 
 record solve_any(tensor_object const& weight, std::string const& format_name, std::string const& solver_name,
-                   std::optional<float> global_scale, std::size_t threads) {
+                 std::optional<float> global_scale, std::size_t threads) {
   auto const arg = tensor_arg::borrow(weight, "weight");
   record result;
   visit_format(format_name, [&]<format F>(F) {
@@ -31,9 +33,7 @@ record solve_any(tensor_object const& weight, std::string const& format_name, st
           report = solve_into<S, F>(weights, out.view, thread_executor(threads));
         });
       }
-      result["codes"] = out.codes;
-      result["scales"] = out.scales_or_none();
-      result["global_scale"] = F::has_global_scale ? py::object(py::float_(out.view.global_scale)) : py::none();
+      result = out.fields();
       result["squared_error"] = report.squared_error;
     });
   });
@@ -48,8 +48,13 @@ std::optional<float> shared_global_scale_any(std::vector<tensor_object> const& w
       if constexpr (F::has_global_scale) {
         float amax = 0.0f;
         for (std::size_t i = 0; i < weights.size(); ++i) {
-          auto const arg = tensor_arg::borrow(weights[i], "weights[" + std::to_string(i) + "]");
-          arg.visit([&](auto one) { amax = std::max(amax, block_amax(one)); });
+          std::string const name = "weights[" + std::to_string(i) + "]";
+          auto const arg = tensor_arg::borrow(weights[i], name);
+          py::gil_scoped_release const release;
+          arg.visit([&](auto one) {
+            require_finite(name, one);
+            amax = std::max(amax, block_amax(one));
+          });
         }
         result = shared_global_scale<S, F>(amax);
       }
@@ -70,7 +75,7 @@ void bind_solver(py::module_& m) {
       },
       "Names of all solvers.");
   m.def("solve", &solve_any, py::arg("weight"), py::arg("format"), py::arg("solver"), py::arg("global_scale"),
-        py::arg("threads"), "Codes, scales, global scale and squared error of one matrix.");
+        py::arg("threads"), "Fields of a Quantized, and its squared error.");
   m.def("shared_global_scale", &shared_global_scale_any, py::arg("weights"), py::arg("format"), py::arg("solver"),
         "The global scale (a divisor) of fused siblings; None where the format has none.");
 }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "bind.hpp"
 #include "prismaquant/codec/codec.hpp"
 #include "tensor_arg.hpp"
 
@@ -24,7 +25,15 @@ struct quantized_arrays {
         scales({shape.scale_rows, shape.scale_columns}),
         view{rows, columns, over(codes), over(scales), global_scale} {}
 
-  py::object scales_or_none() const { return has_scales<F> ? py::object(scales) : py::none(); }
+  // The fields of the Python dataclass `Quantized`, but for the name of the format.
+  record fields() const {
+    record result;
+    result["shape"] = py::make_tuple(view.rows, view.columns);
+    result["codes"] = codes;
+    result["scales"] = has_scales<F> ? py::object(scales) : py::none();
+    result["global_scale"] = F::has_global_scale ? py::object(py::float_(view.global_scale)) : py::none();
+    return result;
+  }
 
   storage_shape shape;
   py::array_t<word> codes;

@@ -45,16 +45,12 @@ tensor_arg from_numpy(py::array const& array, std::string const& name) {
   }
   std::vector<std::int64_t> shape, strides;
   for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
-    if (array.strides(axis) % array.itemsize() != 0) {
-      throw shape_error(name + ": the stride of axis " + std::to_string(axis) + " (" +
-                        std::to_string(array.strides(axis)) + " bytes) is not a multiple of the item size " +
-                        std::to_string(array.itemsize()));
-    }
     shape.push_back(array.shape(axis));
-    strides.push_back(array.strides(axis) / array.itemsize());
+    strides.push_back(element_stride(name, array, axis));
   }
   set_shape(arg, shape, strides, name);
   arg.data = const_cast<void*>(array.data());
+  require_aligned(name, arg.data, static_cast<std::size_t>(array.itemsize()));
   arg.writable = array.writeable();
   arg.owner = std::shared_ptr<void>(new py::array(array), [](void* held) {
     py::gil_scoped_acquire const gil;
@@ -71,19 +67,21 @@ element_type dlpack_type(dlpack::data_type dtype, std::string const& name) {
 }
 
 tensor_arg from_dlpack(py::handle object, std::string const& name) {
-  auto const device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
-  if (device.first != dlpack::cpu && device.first != dlpack::cuda_host) {
-    throw py::type_error(name + ": the tensor is not in CPU memory (DLPack device type " +
-                         std::to_string(device.first) + "); call .cpu() first");
-  }
-  py::capsule capsule;
+  py::object capsule;
   try {
+    auto const device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    if (device.first != dlpack::cpu && device.first != dlpack::cuda_host) {
+      throw py::type_error(name + ": the tensor is not in CPU memory (DLPack device type " +
+                           std::to_string(device.first) + "); call .cpu() first");
+    }
     capsule = object.attr("__dlpack__")();
   } catch (py::error_already_set& cause) {  // torch refuses tensors that require a gradient, and says so
     throw py::type_error(name + ": the tensor cannot be borrowed (" + std::string(py::str(cause.value())) + ")");
   }
+  if (PyCapsule_IsValid(capsule.ptr(), "dltensor") == 0) {
+    throw py::type_error(name + ": __dlpack__() returned " + type_name(capsule) + ", expected a capsule \"dltensor\"");
+  }
   auto* managed = static_cast<dlpack::managed_tensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-  if (managed == nullptr) throw py::error_already_set();
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");  // from here on the tensor is ours to release
 
   tensor_arg arg;
@@ -103,6 +101,7 @@ tensor_arg from_dlpack(py::handle object, std::string const& name) {
   }
   set_shape(arg, shape, strides, name);
   arg.data = static_cast<std::byte*>(t.data) + t.byte_offset;
+  require_aligned(name, arg.data, t.dtype.bits / 8u);
   arg.writable = true;
   return arg;
 }

@@ -10,6 +10,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -51,6 +52,21 @@ struct tensor_arg {
   }
 };
 
+// Checks that elements of `size` bytes can be read in place.
+inline void require_aligned(std::string const& name, void const* data, std::size_t size) {
+  if (reinterpret_cast<std::uintptr_t>(data) % size == 0) return;
+  throw py::value_error(name + ": the data is not aligned to its item size (" + std::to_string(size) +
+                        " bytes); pass a copy");
+}
+
+// The stride of one axis in elements.
+inline py::ssize_t element_stride(std::string const& name, py::array const& array, py::ssize_t axis) {
+  py::ssize_t const bytes = array.strides(axis);
+  if (bytes % array.itemsize() == 0) return bytes / array.itemsize();
+  throw shape_error(name + ": the stride of axis " + std::to_string(axis) + " (" + std::to_string(bytes) +
+                    " bytes) is not a multiple of the item size " + std::to_string(array.itemsize()));
+}
+
 // A two-dimensional numpy array of exactly the element type T, borrowed; errors name the argument.
 template <class T>
 matrix_view<T const> array_view(py::array const& array, char const* name) {
@@ -59,9 +75,9 @@ matrix_view<T const> array_view(py::array const& array, char const* name) {
                       std::string(py::str(py::dtype::of<T>())) + ", got " + std::string(py::str(array.dtype())) +
                       " with " + std::to_string(array.ndim()) + " axes");
   }
-  auto const stride = [&](int axis) { return array.strides(axis) / static_cast<py::ssize_t>(sizeof(T)); };
+  require_aligned(name, array.data(), sizeof(T));
   return {static_cast<T const*>(array.data()), static_cast<std::size_t>(array.shape(0)),
-          static_cast<std::size_t>(array.shape(1)), stride(0), stride(1)};
+          static_cast<std::size_t>(array.shape(1)), element_stride(name, array, 0), element_stride(name, array, 1)};
 }
 
 }  // namespace prismaquant::bindings

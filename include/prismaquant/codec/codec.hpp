@@ -41,6 +41,16 @@ nonfinite_count count_nonfinite(matrix_view<T const> weights) noexcept {
   return found;
 }
 
+/// @throws numeric_error if the matrix called `name` holds NaN or infinite values: how many, and where the first is.
+template <weight_type T>
+void require_finite(std::string const& name, matrix_view<T const> weights) {
+  auto const bad = count_nonfinite(weights);
+  if (bad.nan + bad.infinite == 0) return;
+  throw numeric_error(name + ": " + std::to_string(bad.nan) + " NaN and " + std::to_string(bad.infinite) +
+                      " infinite values, the first at row " + std::to_string(bad.first_row) + ", column " +
+                      std::to_string(bad.first_column));
+}
+
 /// Why format `F` cannot store a matrix with so many columns; empty if it can.
 template <format F>
 std::string why_not(std::size_t columns) {
@@ -61,9 +71,11 @@ template <format F, class T, class Visit>
 void for_each_block(matrix_view<T> m, std::size_t begin, std::size_t end, Visit&& visit) {
   std::size_t const height = F::block_shape::rows != 0 ? F::block_shape::rows : m.rows;
   std::size_t const width = F::block_shape::columns != 0 ? F::block_shape::columns : m.columns;
+  std::size_t const blocks_per_row = stored<F>(m.rows, m.columns).scale_columns;  // an empty row still has its scale
   for (std::size_t i = begin; i < end; ++i) {
     std::size_t const top = i * height;
-    for (std::size_t j = 0, left = 0; left < m.columns; ++j, left += width) {
+    for (std::size_t j = 0; j < blocks_per_row; ++j) {
+      std::size_t const left = j * width;
       visit(i, j, m.part(top, left, std::min(height, m.rows - top), std::min(width, m.columns - left)));
     }
   }
@@ -95,11 +107,7 @@ void encode_into(matrix_view<T const> weights, quantized_view<F> out, Executor&&
                       detail::shape_text(out.rows, out.columns));
   }
   out.validate();
-  if (auto const bad = count_nonfinite(weights); bad.nan + bad.infinite != 0) {
-    throw numeric_error("weight: " + std::to_string(bad.nan) + " NaN and " + std::to_string(bad.infinite) +
-                        " infinite values, the first at row " + std::to_string(bad.first_row) + ", column " +
-                        std::to_string(bad.first_column));
-  }
+  require_finite("weight", weights);
   if constexpr (!has_scales<F>) {
     executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
       fp_environment_guard const guard;

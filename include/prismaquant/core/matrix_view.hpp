@@ -31,7 +31,8 @@ struct matrix_view {
   /// The `row_count` x `column_count` part that starts at row `r`, column `c`.
   constexpr matrix_view part(std::size_t r, std::size_t c, std::size_t row_count,
                              std::size_t column_count) const noexcept {
-    return {&(*this)(r, c), row_count, column_count, row_stride, column_stride};
+    return {data + static_cast<std::ptrdiff_t>(r) * row_stride + static_cast<std::ptrdiff_t>(c) * column_stride,
+            row_count, column_count, row_stride, column_stride};
   }
 
   constexpr operator matrix_view<T const>() const noexcept requires(!std::is_const_v<T>) {

@@ -20,11 +20,11 @@ struct nvfp4 {
   static constexpr bool ragged_blocks = false;
 
   /// The divisor that maps a tensor whose largest magnitude is `amax` to block scales of at most `largest_scale`
-  /// (at most 448): largest_scale * 6 / amax. Fused siblings share the one of their common amax. A zero tensor, or one
-  /// so small that the quotient overflows, gets 1.
+  /// (at most 448): largest_scale * 6 / amax. Fused siblings share the one of their common amax. A zero tensor, one so
+  /// small that the quotient overflows, or an infinite one (which no encoder accepts) gets 1.
   static constexpr float global_scale(float amax, float largest_scale) noexcept {
     float const divisor = amax > 0.0f ? largest_scale * element::max_value / amax : 1.0f;
-    return is_finite(divisor) ? divisor : 1.0f;
+    return is_finite(divisor) && divisor > 0.0f ? divisor : 1.0f;
   }
 };
 

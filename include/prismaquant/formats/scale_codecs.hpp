@@ -59,9 +59,9 @@ struct e4m3_scale {
   }
 };
 
-/// OCP MX block scale: a power of two, code = exponent + 127. Never written: code 255 (NaN), code 0, whose value 2^-127 is
-/// subnormal in float32 and bfloat16, and codes under which the largest element would overflow float32. A block of zeros
-/// gets code 127, the scale 1.
+/// OCP MX block scale: a power of two, code = exponent + 127. Never written: code 255 (NaN), code 0, whose value 2^-127
+/// is subnormal in float32 and bfloat16, and codes under which the largest element would overflow float32. A block of
+/// zeros gets code 127, the scale 1.
 template <int ElementMaxExponent>
 struct e8m0_scale {
   using code_type = std::uint8_t;

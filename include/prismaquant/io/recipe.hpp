@@ -2,6 +2,7 @@
 /// The recipe: which scheme each unit gets, as JSON. The same document that the Python side writes as `Plan`.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -58,8 +59,13 @@ class field_reader {
   void read(char const* name, std::string& out) const {
     out = required(name, &json::is_string, "a string").get<std::string>();
   }
-  void read(char const* name, std::int64_t& out) const {
-    out = required(name, &json::is_number_integer, "an integer").get<std::int64_t>();
+  /// A whole number, however it is written: 2, 2.0, 2e0. The range is that of integers that every reader of JSON keeps.
+  void read(char const* name, std::int64_t& out, std::int64_t least = 0) const {
+    auto const value = required(name, &json::is_number, "a whole number").get<double>();
+    if (!(value >= static_cast<double>(least) && value <= 9007199254740991.0) || value != std::floor(value)) {
+      fail(path_ + "." + name, "a whole number from " + std::to_string(least) + " to 2^53 - 1");
+    }
+    out = static_cast<std::int64_t>(value);
   }
   void read(char const* name, double& out) const { out = required(name, &json::is_number, "a number").get<double>(); }
 
@@ -79,6 +85,8 @@ class field_reader {
     });
   }
 
+  bool has(char const* name) const { return object_.contains(name); }
+
   /// Calls `visit(element, path)` for each element of the array `name`.
   template <class Visit>
   void each(char const* name, Visit&& visit) const {
@@ -97,7 +105,7 @@ class field_reader {
     if (!(value.*is)()) fail(path_ + "." + name, expected);
     return value;
   }
-  [[noreturn]] static void fail(std::string const& path, char const* expected) {
+  [[noreturn]] static void fail(std::string const& path, std::string const& expected) {
     throw parse_error(path + ": expected " + expected);
   }
 
@@ -112,7 +120,7 @@ json nullable(std::optional<T> const& value) {
 
 }  // namespace detail
 
-/// Reads a recipe document.
+/// Reads a recipe document. Fields that it does not know are ignored; `notes` may be missing.
 /// @throws parse_error: not JSON, another schema, or a field that is missing or of the wrong type (its path is named).
 inline recipe parse_recipe(std::string_view text) {
   auto const document = detail::json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -129,7 +137,7 @@ inline recipe parse_recipe(std::string_view text) {
   root.read("preset", result.preset);
   root.read("price", result.price);
   root.read("budget", result.budget);
-  root.read("parameters", result.parameters);
+  root.read("parameters", result.parameters, /*least=*/1);
   root.read("bytes", result.bytes);
   root.read("predicted_kl", result.predicted_kl);
   root.read("lower_bound", result.lower_bound);
@@ -142,13 +150,15 @@ inline recipe parse_recipe(std::string_view text) {
     fields.read("bytes", unit.bytes);
     fields.read("price", unit.price);
   });
-  root.each("notes", [&](detail::json const& element, std::string const& path) {
-    detail::field_reader const fields(element, path);
-    auto& note = result.notes.emplace_back();
-    fields.read("code", note.code);
-    fields.read("unit", note.unit);
-    fields.read("text", note.text);
-  });
+  if (root.has("notes")) {
+    root.each("notes", [&](detail::json const& element, std::string const& path) {
+      detail::field_reader const fields(element, path);
+      auto& note = result.notes.emplace_back();
+      fields.read("code", note.code);
+      fields.read("unit", note.unit);
+      fields.read("text", note.text);
+    });
+  }
   return result;
 }
 
