@@ -17,7 +17,7 @@ from prismaquant.codec import get_codec
 from prismaquant.errors import ArgumentError
 from prismaquant.files.sensitivity import Candidate, LinearSensitivity, Sensitivity, UnitSensitivity
 from prismaquant.progress import Event, Progress, silent
-from prismaquant.rendering.render import render_cached
+from prismaquant.rendering.cache import render_cached
 from prismaquant.solver import list_presets
 from prismaquant.streaming import Tokens, walk
 

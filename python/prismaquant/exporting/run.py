@@ -14,7 +14,7 @@ from prismaquant.files import manifest
 from prismaquant.files.manifest import LinearRecord, Manifest
 from prismaquant.formats import BF16, get_scheme, why_not
 from prismaquant.progress import Event, Progress, silent
-from prismaquant.rendering.render import render, render_cached
+from prismaquant.rendering.cache import render_cached
 
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
@@ -187,10 +187,7 @@ def _render(
             yield linear.name, {"weight": model.read_bytes(linear.weight.name)}, 0.0
         return
     weight_format = get_scheme(scheme).weight_format
-    if scheme == BF16:  # rounding is quicker than reading it back from a cache
-        rendering = render(model, unit, weight_format, preset=preset, threads=threads)
-    else:
-        rendering = render_cached(model, unit, weight_format, preset=preset, cache=cache, threads=threads)
+    rendering = render_cached(model, unit, weight_format, preset=preset, cache=cache, threads=threads)
     for linear in unit.linears:
         parts = schemes.tensors(scheme, rendering.quantized[linear.name], input_amax.get(unit.name))
         yield linear.name, {suffix: data for suffix, (_, data) in parts.items()}, rendering.squared_error[linear.name]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prismaquant.errors import StageFileError
-from prismaquant.exporting import rules, structure
-from prismaquant.exporting.folder import Folder, read_folder
-from prismaquant.exporting.linears import LinearVerifier
+from prismaquant.exporting.checks import rules, structure
+from prismaquant.exporting.checks.folder import Folder, read_folder
+from prismaquant.exporting.checks.linears import LinearVerifier
+from prismaquant.exporting.checks.resolution import read_resolution
+from prismaquant.exporting.checks.structure import Layout
 from prismaquant.exporting.report import Check, LinearCheck, VerifyReport
-from prismaquant.exporting.resolution import read_resolution
-from prismaquant.exporting.structure import Layout
 from prismaquant.files import manifest
 from prismaquant.formats import BF16
 from prismaquant.model import open_model

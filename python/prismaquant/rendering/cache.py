@@ -17,15 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from prismaquant.codec import Quantized
-from prismaquant.errors import StageFileError
+from prismaquant.errors import ArgumentError, StageFileError
 from prismaquant.files import record
-from prismaquant.rendering.render import Rendering
+from prismaquant.formats import BF16, get_scheme
+from prismaquant.rendering.render import Rendering, render
 
 if TYPE_CHECKING:
-    from prismaquant.model import Unit
+    from prismaquant.model import Model, Unit
     from prismaquant.types import Array
 
-__all__ = ["SCHEMA", "VERSION", "RenderCache"]
+__all__ = ["SCHEMA", "VERSION", "RenderCache", "render_cached"]
 
 SCHEMA = "prismaquant.rendering/1"
 
@@ -130,6 +131,29 @@ class RenderCache:
         document = _Document(VERSION, self.model, self.preset, rendering.format, rendering.unit, linears)
         metadata = {"prismaquant": record.encode(document, SCHEMA).decode()}
         record.write_atomic(self.path(rendering.unit, rendering.format), save(arrays, metadata=metadata))
+
+
+def render_cached(
+    model: Model, unit: Unit, format: str, *, preset: str, cache: RenderCache | None, threads: int | None = None
+) -> Rendering:
+    """`render`, unless ``cache`` has the result; the result is put there.
+
+    Weights in 16 bits are not kept: rounding is quicker than reading them back, and they are as large as the model.
+
+    Raises
+    ------
+    ArgumentError
+        If ``cache`` belongs to another model or preset.
+    """
+    if cache is not None and (cache.model, cache.preset) != (model.fingerprint, preset):
+        raise ArgumentError(f"holds {cache.preset} renderings of {cache.model}", where=repr(cache))
+    if cache is None or format == get_scheme(BF16).weight_format:
+        return render(model, unit, format, preset=preset, threads=threads)
+    found = cache.get(unit, format)
+    if found is None:
+        found = render(model, unit, format, preset=preset, threads=threads)
+        cache.put(found)
+    return found
 
 
 def _checksum(arrays: dict[str, Array], name: str) -> int:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prismaquant.errors import ArgumentError
 from prismaquant.solver import shared_global_scale, solve
 
 if TYPE_CHECKING:
     from prismaquant.codec import Quantized
     from prismaquant.model import Model, Unit
-    from prismaquant.rendering.cache import RenderCache
 
-__all__ = ["Rendering", "render", "render_cached"]
+__all__ = ["Rendering", "render"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +65,3 @@ def render(model: Model, unit: Unit, format: str, *, preset: str, threads: int |
         quantized[name] = solution.quantized
         squared_error[name] = solution.report.squared_error
     return Rendering(unit.name, format, quantized, squared_error)
-
-
-def render_cached(
-    model: Model, unit: Unit, format: str, *, preset: str, cache: RenderCache | None, threads: int | None = None
-) -> Rendering:
-    """`render`, unless ``cache`` has the result; the result is put there.
-
-    Raises
-    ------
-    ArgumentError
-        If ``cache`` belongs to another model or preset.
-    """
-    if cache is not None and (cache.model, cache.preset) != (model.fingerprint, preset):
-        raise ArgumentError(f"holds {cache.preset} renderings of {cache.model}", where=repr(cache))
-    found = cache.get(unit, format) if cache is not None else None
-    if found is None:
-        found = render(model, unit, format, preset=preset, threads=threads)
-        if cache is not None:
-            cache.put(found)
-    return found

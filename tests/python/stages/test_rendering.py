@@ -13,8 +13,8 @@ from prismaquant.errors import ArgumentError
 from prismaquant.model import Model, open_model
 from prismaquant.rendering import cache as cache_module
 from prismaquant.rendering import render as render_module
-from prismaquant.rendering.cache import RenderCache
-from prismaquant.rendering.render import Rendering, render, render_cached
+from prismaquant.rendering.cache import RenderCache, render_cached
+from prismaquant.rendering.render import Rendering, render
 from prismaquant.solver import shared_global_scale, solve
 from support.tiny_models import build
 

@@ -16,7 +16,7 @@ from prismaquant.exporting.shards import INDEX
 from prismaquant.model.document import read_object
 from prismaquant.model.headers import Shard, TensorInfo, read_shard
 
-__all__ = ["Folder", "read_folder"]
+__all__ = ["Folder", "check_index", "read_folder"]
 
 _CONFIG = "config.json"
 _SINGLE = "model.safetensors"

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prismaquant.codec import get_codec
-from prismaquant.exporting import rules
+from prismaquant.exporting.checks import rules
 from prismaquant.exporting.report import Check, LinearCheck
 from prismaquant.exporting.schemes import as_array, expected, unpack
 from prismaquant.formats import BF16, get_scheme
 from prismaquant.model.units import WEIGHT_DTYPES
 
 if TYPE_CHECKING:
-    from prismaquant.exporting.folder import Folder
-    from prismaquant.exporting.rules import Parts
-    from prismaquant.exporting.structure import UnitNames
+    from prismaquant.exporting.checks.folder import Folder
+    from prismaquant.exporting.checks.rules import Parts
+    from prismaquant.exporting.checks.structure import UnitNames
     from prismaquant.files.manifest import Manifest
     from prismaquant.model import Linear, Model, TensorInfo
 

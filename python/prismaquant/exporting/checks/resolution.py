@@ -10,7 +10,7 @@ from typing import Any
 from prismaquant.exporting.report import Check
 from prismaquant.exporting.schemes import group_arguments, quantized_schemes
 
-__all__ = ["Group", "Resolution", "read_resolution"]
+__all__ = ["Group", "Resolution", "check_keys", "read_resolution"]
 
 _WHERE = "config.json: quantization_config"
 _GROUPS = "config_groups"

@@ -16,8 +16,8 @@ from prismaquant.files import manifest
 from prismaquant.formats import get_scheme, why_not
 
 if TYPE_CHECKING:
-    from prismaquant.exporting.folder import Folder
-    from prismaquant.exporting.structure import UnitNames
+    from prismaquant.exporting.checks.folder import Folder
+    from prismaquant.exporting.checks.structure import UnitNames
     from prismaquant.files.manifest import LinearRecord, Manifest
     from prismaquant.model import Model, TensorInfo
 

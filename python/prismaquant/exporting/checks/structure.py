@@ -12,8 +12,8 @@ from prismaquant.formats import BF16
 from prismaquant.model.architectures import find_architecture
 
 if TYPE_CHECKING:
-    from prismaquant.exporting.folder import Folder
-    from prismaquant.exporting.resolution import Resolution
+    from prismaquant.exporting.checks.folder import Folder
+    from prismaquant.exporting.checks.resolution import Resolution
 
 __all__ = [
     "Layout",
