@@ -30,18 +30,26 @@ class Evaluation:
 
     Attributes
     ----------
-    checkpoint, source, data
-        Fingerprints of the two folders and of the evaluation tokens.
+    checkpoint
+        Fingerprint of the folder that was judged.
+    source
+        Fingerprint of the model it was made from.
+    data
+        Fingerprint of the evaluation tokens.
     kl
         KL(source || checkpoint) over the full vocabulary, nats per token.
     kl_p99
         99th percentile over tokens.
     top1
         Share of tokens at which both models rank the same token first.
-    perplexity, source_perplexity
-        ``exp`` of the mean next-token cross entropy on the evaluation text.
-    tokens, seq_len
-        How much was measured.
+    perplexity
+        ``exp`` of the mean next-token cross entropy of the checkpoint on the evaluation text.
+    source_perplexity
+        The same of the source.
+    tokens
+        How many tokens were measured.
+    seq_len
+        Tokens per window.
     seconds
         Wall time of both forward passes and the loading.
     """
@@ -54,8 +62,8 @@ class Evaluation:
     top1: Estimate
     perplexity: float
     source_perplexity: float
-    tokens: int
-    seq_len: int
+    tokens: record.Positive
+    seq_len: record.Positive
     seconds: float
 
     def __repr__(self) -> str:

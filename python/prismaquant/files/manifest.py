@@ -20,7 +20,7 @@ class LinearRecord:
 
     name: str
     scheme: str
-    bytes: int
+    bytes: record.Count
     squared_error: float
 
 
@@ -42,8 +42,8 @@ class Manifest:
 
     plan: Plan
     linears: tuple[LinearRecord, ...]
-    tensor_bytes: int
-    parameters: int
+    tensor_bytes: record.Count
+    parameters: record.Positive
 
     @property
     def bits_per_parameter(self) -> float:

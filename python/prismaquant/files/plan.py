@@ -1,4 +1,4 @@
-"""`Plan`: which scheme each unit gets. Its JSON is the recipe: written by `plan`, read by `export` and by C++ (``io/``)."""
+"""`Plan`: which scheme each unit gets; its JSON is the recipe. Written by `plan`, read by `export` and in C++."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PlannedUnit:
     name: str
     linears: tuple[str, ...]
     scheme: str
-    bytes: int
+    bytes: record.Count
     price: float | None
 
 
@@ -65,20 +65,26 @@ class Plan:
         a sensitivity.
     budget
         Bytes that the units were allowed to take; ``None`` for a uniform plan.
-    parameters, bytes
-        Weights of all units, and bytes of everything stored for them.
-    predicted_kl, lower_bound
-        Sum of the prices, and the proven lower bound of that sum under the budget (equal: the plan is optimal).
-    units, notes
-        Decisions in the order of the model; remarks.
+    parameters
+        Weights of all units.
+    bytes
+        Everything stored for the units.
+    predicted_kl
+        Sum of the prices.
+    lower_bound
+        Proven lower bound of that sum under the budget (equal: the plan is optimal).
+    units
+        Decisions in the order of the model.
+    notes
+        Remarks.
     """
 
     model: str
     preset: str
     price: str | None
-    budget: int | None
-    parameters: int
-    bytes: int
+    budget: record.Count | None
+    parameters: record.Positive
+    bytes: record.Count
     predicted_kl: float | None
     lower_bound: float | None
     units: tuple[PlannedUnit, ...]

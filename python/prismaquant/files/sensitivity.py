@@ -6,9 +6,9 @@ stored, with the number of tokens to divide by.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -18,7 +18,7 @@ from prismaquant.files import record
 if TYPE_CHECKING:
     from prismaquant.types import Array
 
-__all__ = ["SCHEMA", "Candidate", "LinearSensitivity", "Sensitivity", "UnitSensitivity", "read", "write"]
+__all__ = ["SCHEMA", "Candidate", "Document", "LinearSensitivity", "Sensitivity", "UnitSensitivity", "read", "write"]
 
 SCHEMA = "prismaquant.sensitivity/1"
 
@@ -37,8 +37,8 @@ class LinearSensitivity:
     """
 
     name: str
-    rows: int
-    columns: int
+    rows: record.Count
+    columns: record.Count
     fisher_trace: float
     input_amax: float
 
@@ -60,7 +60,7 @@ class Candidate:
     """
 
     scheme: str
-    bytes: int
+    bytes: record.Count
     squared_error: float
     prices: dict[str, float]
 
@@ -75,7 +75,22 @@ class UnitSensitivity:
 
 
 @dataclass(frozen=True, slots=True)
-class Sensitivity:
+class Document:
+    """The part of `Sensitivity` that is JSON; its attributes are explained there."""
+
+    model: str
+    data: str
+    tokens: record.Positive
+    seq_len: record.Positive
+    probes: record.Positive
+    seed: int
+    preset: str
+    prices: tuple[str, ...]
+    units: tuple[UnitSensitivity, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity(Document):
     """Result of `probe`.
 
     Attributes
@@ -84,53 +99,44 @@ class Sensitivity:
         Fingerprint of the model (``Model.fingerprint``).
     data
         Fingerprint of the calibration tokens.
-    tokens, seq_len, probes, seed
-        How much was measured: calibration tokens, tokens per window, gradient probes per window, random seed.
+    tokens
+        Calibration tokens.
+    seq_len
+        Tokens per window.
+    probes
+        Gradient probes per window.
+    seed
+        Random seed of the probes.
     preset
         Solver preset whose renderings were priced.
     prices
         Names of the prices that every candidate carries.
+    units
+        What was measured, in the order of the model.
     fisher_rows
         Linear name -> float32 ``[rows]``: sum over tokens, mean over probes, of the squared output gradient. Not
         part of the document: stored as tensors.
     """
 
-    model: str
-    data: str
-    tokens: int
-    seq_len: int
-    probes: int
-    seed: int
-    preset: str
-    prices: tuple[str, ...]
-    units: tuple[UnitSensitivity, ...]
     fisher_rows: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return f"Sensitivity({len(self.units)} units, {self.tokens} tokens, prices {', '.join(self.prices)})"
 
 
-@dataclass(frozen=True, slots=True)
-class _Document:
-    """The part of `Sensitivity` that is JSON."""
-
-    model: str
-    data: str
-    tokens: int
-    seq_len: int
-    probes: int
-    seed: int
-    preset: str
-    prices: tuple[str, ...]
-    units: tuple[UnitSensitivity, ...]
-
-
 def write(path: Path, sensitivity: Sensitivity) -> None:
-    """Write the file so that it is either the old one or the whole new one."""
+    """Write the file so that it is either the old one or the whole new one.
+
+    Raises
+    ------
+    NumericError
+        A number is NaN or infinite; names the place.
+    Error
+        The operating system refused.
+    """
     from safetensors.numpy import save
 
-    fields = {name: getattr(sensitivity, name) for name in _Document.__slots__}
-    document = record.encode(_Document(**fields), SCHEMA).decode()
+    document = record.encode(Document(**_fields(sensitivity)), SCHEMA).decode()
     record.write_atomic(path, save(dict(sensitivity.fisher_rows), metadata={"prismaquant": document}))
 
 
@@ -140,14 +146,34 @@ def read(path: Path) -> Sensitivity:
     Raises
     ------
     StageFileError
-        Missing, truncated, or not a sensitivity file of a version this release knows.
+        Missing, truncated, or not a sensitivity file of a version this release knows; a tensor that does not belong
+        to the document. Names the place.
     """
+    if not path.is_file():
+        raise StageFileError("is a directory" if path.is_dir() else "no such file", where=str(path))
     try:
         with safe_open(path, framework="numpy") as file:
-            document = (file.metadata() or {}).get("prismaquant", "null")
+            text = (file.metadata() or {}).get("prismaquant", "null")
+            document = record.decode(text.encode(), Document, SCHEMA, str(path))
+            _check_tensors(document, {name: file.get_slice(name) for name in file.keys()}, path)  # noqa: SIM118
             rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as cause:
         raise StageFileError(f"is not a sensitivity file ({cause})", where=str(path)) from cause
-    body = record.decode(document.encode(), _Document, SCHEMA, str(path))
-    fields = {name: getattr(body, name) for name in _Document.__slots__}
-    return Sensitivity(**fields, fisher_rows=rows)
+    return Sensitivity(**_fields(document), fisher_rows=rows)
+
+
+def _fields(document: Document) -> dict[str, Any]:
+    return {each.name: getattr(document, each.name) for each in fields(Document)}
+
+
+def _check_tensors(document: Document, slices: dict[str, Any], path: Path) -> None:
+    """Every Linear has its rows, of the right type and length, and there is nothing else."""
+    expected = {linear.name: ["F32", [linear.rows]] for unit in document.units for linear in unit.linears}
+    found = {name: [part.get_dtype(), part.get_shape()] for name, part in slices.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise StageFileError(
+                f"tensor {name!r} is {found.get(name, 'missing')}, expected {expected.get(name, 'none of this name')}",
+                where=str(path),
+                hint="the file is damaged: probe again",
+            )
