@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 __all__ = ["add_model", "add_threads", "plain", "scheme_list"]
 
 
@@ -18,9 +16,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_threads(group: argparse._ArgumentGroup) -> None:
     """``--threads``; the result never depends on it."""
-    group.add_argument(
-        "--threads", type=int, default=None, metavar="N", help="threads of codecs and solvers (default: all)"
-    )
+    group.add_argument("--threads", type=int, metavar="N", help="threads of codecs and solvers (default: all)")
 
 
 def scheme_list(text: str) -> tuple[str, ...]:
@@ -30,6 +26,8 @@ def scheme_list(text: str) -> tuple[str, ...]:
 
 def plain(result: Any) -> Any:
     """``result`` (dataclasses, paths, tuples) as dicts, lists and strings; infinities as ``None``."""
+    import msgspec
+
     return _finite(msgspec.to_builtins(result, enc_hook=_encode))
 
 
@@ -42,6 +40,6 @@ def _encode(value: object) -> str:
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and value - value != 0.0 else value

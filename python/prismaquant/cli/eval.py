@@ -7,8 +7,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from prismaquant.cli.common import plain
-
 if TYPE_CHECKING:
     from prismaquant.files.evaluation import Evaluation
 
@@ -27,14 +25,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", required=True, metavar="FILE", help="held-out text (.txt, .jsonl) or token ids (.npy)"
     )
-    parser.add_argument("--tokens", type=int, default=16384, metavar="N", help="tokens to measure (default: 16384)")
-    parser.add_argument("--seq-len", type=int, default=256, metavar="N", help="tokens per window (default: 256)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of windows (default: 0)")
-    parser.add_argument("-o", "--output", dest="out", metavar="FILE", help="keep the result as JSON, and use it again")
+    parser.add_argument(
+        "--tokens", type=int, default=16384, metavar="N", help="tokens to measure (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seq-len", type=int, default=256, metavar="N", help="tokens per window (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the draw of windows (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-o", "--output", "--out", dest="out", metavar="FILE", help="keep the result as JSON, and use it again"
+    )
 
 
 def document(evaluation: Evaluation) -> Any:
-    return plain(evaluation)
+    """The same document that the file of ``--output`` holds."""
+    from prismaquant.files import evaluation as file
+    from prismaquant.files import record
+
+    return record.document(evaluation, file.SCHEMA)
 
 
 def show(evaluation: Evaluation) -> None:

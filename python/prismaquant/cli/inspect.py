@@ -73,7 +73,8 @@ def show(model: Model) -> None:
 
 
 def _shapes(unit: Unit) -> str:
-    return ", ".join(f"{linear.rows} x {linear.columns}" for linear in unit.linears)
+    """``256+128+128 x 256``: fused siblings see the same input, so they have the same columns."""
+    return f"{'+'.join(str(linear.rows) for linear in unit.linears)} x {unit.linears[0].columns}"
 
 
 def _reasons(unit: Unit) -> dict[str, str]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prismaquant.progress import Event, Progress, logging_progress
+from prismaquant.progress import Event, Progress, line_progress
 
 __all__ = ["bar"]
 
@@ -15,18 +15,18 @@ __all__ = ["bar"]
 def bar() -> Iterator[Progress]:
     """A sink of progress events for the length of a command; everything goes to stderr."""
     if not sys.stderr.isatty():
-        yield logging_progress()
+        yield line_progress(_write_line)
         return
     from rich import progress
     from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description:9}"),
+        progress.TextColumn("{task.description:9}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[item]}"),
+        progress.TextColumn("{task.fields[item]}", markup=False),
     )
     with progress.Progress(*columns, console=Console(stderr=True), speed_estimate_period=120) as display:
         tasks: dict[str, progress.TaskID] = {}
@@ -37,3 +37,8 @@ def bar() -> Iterator[Progress]:
             display.update(tasks[event.stage], completed=event.done, total=event.total, item=event.item)
 
         yield sink
+
+
+def _write_line(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -6,11 +6,13 @@ Measures how much every Linear matters, renders it in every scheme of the menu, 
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.cli.common import add_model, add_threads, plain, scheme_list
 from prismaquant.formats import DEFAULT_MENU, list_schemes
+from prismaquant.pipeline.inputs import DEFAULT_PRICE
 from prismaquant.quantity import format_bytes
 from prismaquant.solver import DEFAULT_PRESET
 
@@ -29,7 +31,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("-o", "--output", dest="out", required=True, metavar="OUT", help="the new folder")
+    parser.add_argument("-o", "--output", "--out", dest="out", required=True, metavar="OUT", help="the new folder")
     budget = parser.add_argument_group(
         "budget (one of them; without one: a uniform checkpoint of the one scheme given)"
     )
@@ -45,23 +47,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the menu, of {', '.join(list_schemes())} (default: {','.join(DEFAULT_MENU)})",
     )
     data = parser.add_argument_group("calibration data")
-    data.add_argument("--data", metavar="FILE", help="text (.txt, .jsonl) or token ids (.npy)")
-    data.add_argument("--samples", type=int, default=128, metavar="N", help="windows (default: 128)")
-    data.add_argument("--seq-len", type=int, default=512, metavar="N", help="tokens per window (default: 512)")
-    data.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of windows and probes (default: 0)")
+    data.add_argument("--data", metavar="FILE", help="text (.txt, .jsonl) or token ids (.npy); needed with a budget")
+    data.add_argument("--samples", type=int, default=128, metavar="N", help="windows (default: %(default)s)")
+    data.add_argument("--seq-len", type=int, default=512, metavar="N", help="tokens per window (default: %(default)s)")
+    data.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the draw of windows and probes (default: %(default)s)"
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--work-dir", metavar="DIR", help="stage files, used again by later runs (default: OUT.work)")
     machine.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    machine.add_argument("--shard-size", default="5GB", metavar="SIZE", help="largest shard (default: 5GB)")
+    machine.add_argument("--shard-size", default="5GB", metavar="SIZE", help="largest shard (default: %(default)s)")
     add_threads(machine)
     advanced = parser.add_argument_group("advanced")
     advanced.add_argument(
-        "--price", default="fisher-gram", metavar="NAME", help="fisher-gram (default) or fisher-trace"
+        "--price", default=DEFAULT_PRICE, metavar="NAME", help="fisher-gram or fisher-trace (default: %(default)s)"
     )
     advanced.add_argument(
-        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="solver: scale_sweep (default) or rtn"
+        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="solver: scale_sweep or rtn (default: %(default)s)"
     )
-    advanced.add_argument("--probes", type=int, default=1, metavar="N", help="gradient probes per window (default: 1)")
+    advanced.add_argument(
+        "--probes", type=int, default=1, metavar="N", help="gradient probes per window (default: %(default)s)"
+    )
 
 
 def document(report: QuantizeReport) -> Any:
@@ -72,20 +78,27 @@ def show(report: QuantizeReport) -> None:
     from prismaquant.cli.tables import line, table
 
     decided, manifest = report.plan, report.export.manifest
-    counts = Counter(unit.scheme for unit in decided.units)
+    schemes = [name for name in list_schemes() if any(unit.scheme == name for unit in decided.units)]
+    units = Counter((_every_layer(unit.name), unit.scheme) for unit in decided.units)
     sizes = Counter[str]()
     for unit in decided.units:
         sizes[unit.scheme] += unit.bytes
-    table(
-        ("scheme", "units", "bytes"),
-        [(scheme, str(count), format_bytes(sizes[scheme])) for scheme, count in counts.most_common()],
-    )
+    rows = [(kind, *(str(units[kind, name] or "-") for name in schemes)) for kind in dict.fromkeys(k for k, _ in units)]
+    table(("units", *schemes), [*rows, ("bytes", *(format_bytes(sizes[name]) for name in schemes))])
     line(f"{decided.bpw:.4f} bits per weight of the body, {manifest.bits_per_parameter:.4f} per parameter of the model")
     if decided.predicted_kl is not None:
         proof = (
             "" if decided.lower_bound is None else f" (no plan within the budget is below {decided.lower_bound:.4g})"
         )
         line(f"predicted KL {decided.predicted_kl:.4g} nats per token{proof}")
-    for note in decided.notes:
-        line(f"note: {note.unit} {note.text}")
+    notes = Counter(f"{_every_layer(note.unit)} {_every_layer(note.text)}" for note in decided.notes)
+    for text, count in notes.items():
+        line(f"note: {text}" + (f" [{count} units]" if count > 1 else ""))
+    if report.work_dir is not None:
+        line(f"stage files for other budgets: {report.work_dir} (the checkpoint does not need them)")
     line(f"{report.export.path}: {format_bytes(manifest.tensor_bytes)}, written and verified")
+
+
+def _every_layer(text: str) -> str:
+    """``model.layers.3.mlp.down_proj`` -> ``model.layers.*.mlp.down_proj``."""
+    return re.sub(r"\.\d+\.", ".*.", text)

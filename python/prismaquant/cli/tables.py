@@ -1,36 +1,32 @@
-"""Tables and lines on stdout. The only place that draws with rich."""
+"""Tables and lines on stdout. The only place that draws tables with rich."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["line", "table"]
 
+#: Without a terminal nothing is shortened or wrapped.
+_WIDE = 1000
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None, left: int = 1) -> None:
-    """Print ``rows``; the first ``left`` columns are left-aligned, the others, numbers, right-aligned."""
-    from rich import box, table
 
-    drawn = table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+    """Print ``rows``; the first ``left`` columns are left-aligned and wrap, the others are right-aligned numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index < left else "right", no_wrap=True)
+        is_text = index < left
+        drawn.add_column(Text(column), justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
-    _console().print(drawn)
+        drawn.add_row(*map(Text, row))  # Text: names are shown as they are, never read as markup
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(drawn)
 
 
 def line(text: str) -> None:
     """Print one line, as it is."""
-    _console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    import sys
-
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160)
+    sys.stdout.write(f"{text}\n")

@@ -5,6 +5,7 @@ With --source every Linear is compared to the model it was made from. Needs neit
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.cli.common import add_threads, plain
@@ -42,14 +43,18 @@ def show(report: VerifyReport) -> None:
             if check.snr_db is not None:
                 by_scheme.setdefault(check.scheme, []).append(check.snr_db)
         table(
-            ("scheme", "linears", "least SNR", "most"),
-            [(name, str(len(snr)), f"{min(snr):.1f} dB", f"{max(snr):.1f} dB") for name, snr in by_scheme.items()],
+            ("scheme", "linears", "least SNR", "largest"),
+            [(name, str(len(snr)), _decibels(min(snr)), _decibels(max(snr))) for name, snr in by_scheme.items()],
         )
     for failure in report.failures:
         line(f"error: {failure}")
     compared = "compared to its source" if report.source_compared else "not compared to a source (--source)"
     outcome = "ok" if report.ok else f"{len(report.failures)} errors"
     line(f"{report.path}: {outcome}, {len(report.linears)} Linears decoded, {compared}")
+
+
+def _decibels(snr: float) -> str:
+    return "lossless" if math.isinf(snr) else f"{snr:.1f} dB"
 
 
 def exit_code(report: VerifyReport) -> int:

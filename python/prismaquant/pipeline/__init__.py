@@ -1,0 +1,12 @@
+"""The verbs. Each takes paths or objects, imports its stage when it is called, and returns plain data.
+
+`quantize` is the other verbs in a row. Long work keeps its stage files in a work folder, each with the fingerprint of
+what it was made from: a second run with the same inputs uses them again.
+"""
+
+from prismaquant.pipeline.inputs import open
+from prismaquant.pipeline.measurement import evaluate, probe
+from prismaquant.pipeline.production import export, plan, verify
+from prismaquant.pipeline.quantization import QuantizeReport, quantize
+
+__all__ = ["QuantizeReport", "evaluate", "export", "open", "plan", "probe", "quantize", "verify"]

@@ -1,0 +1,136 @@
+"""What the verbs are given, as the stages take it: paths become objects, and what is wrong is found before any work."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prismaquant.codec import thread_count
+from prismaquant.errors import MissingExtraError, RefusedError, StageFileError
+
+if TYPE_CHECKING:
+    from prismaquant.files.plan import Plan
+    from prismaquant.files.sensitivity import Sensitivity
+    from prismaquant.model import Model
+    from prismaquant.rendering.cache import RenderCache
+    from prismaquant.types import PathLike
+
+__all__ = [
+    "DEFAULT_PRICE",
+    "check_threads",
+    "folder_of",
+    "make_folder",
+    "menu_of",
+    "open",
+    "plan_of",
+    "render_cache",
+    "require_extra",
+    "sensitivity_of",
+]
+
+DEFAULT_PRICE = "fisher-gram"
+
+
+def open(model: PathLike | Model) -> Model:
+    """Open a model folder: reads its config and the headers of its shards, no weights.
+
+    Raises
+    ------
+    ModelError
+        Not a model folder, damaged, of an unknown architecture, or already quantized.
+    """
+    from prismaquant.model import Model, open_model
+
+    return model if isinstance(model, Model) else open_model(model)
+
+
+def folder_of(model: PathLike | Model) -> Path:
+    """The folder of a model that is not opened here."""
+    from prismaquant.model import Model
+
+    return model.path if isinstance(model, Model) else Path(model)
+
+
+def menu_of(schemes: Sequence[str]) -> tuple[str, ...]:
+    """The names, each once; one name may come alone."""
+    return (schemes,) if isinstance(schemes, str) else tuple(dict.fromkeys(schemes))
+
+
+def sensitivity_of(sensitivity: PathLike | Sensitivity | None, model: Model) -> Sensitivity | None:
+    """The sensitivity, read if it is a file; a file of another model is named."""
+    from prismaquant.files import sensitivity as file
+    from prismaquant.files.sensitivity import Sensitivity
+
+    if sensitivity is None or isinstance(sensitivity, Sensitivity):
+        return sensitivity
+    found = file.read(Path(sensitivity))
+    if found.model != model.fingerprint:
+        raise _of_another_model(Path(sensitivity), found.model, model, "probe this model")
+    return found
+
+
+def plan_of(plan: PathLike | Plan, model: Model) -> Plan:
+    """The plan, read if it is a file; a file of another model is named."""
+    from prismaquant.files import plan as file
+    from prismaquant.files.plan import Plan
+
+    if isinstance(plan, Plan):
+        return plan
+    found = file.read(Path(plan))
+    if found.model != model.fingerprint:
+        raise _of_another_model(Path(plan), found.model, model, "plan again for this model")
+    return found
+
+
+def _of_another_model(path: Path, found: str, model: Model, hint: str) -> StageFileError:
+    return StageFileError(
+        f"was made for another model ({found[:19]}..., this one is {model.fingerprint[:19]}...)",
+        where=str(path),
+        hint=hint,
+    )
+
+
+def render_cache(model: Model, preset: str, work_dir: PathLike) -> RenderCache:
+    """The renderings of ``model`` in the work folder."""
+    from prismaquant.rendering.cache import RenderCache
+
+    return RenderCache(Path(work_dir) / "renderings", model.fingerprint, preset)
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` before the work whose result it is going to hold.
+
+    Raises
+    ------
+    RefusedError
+        It cannot be made, or it is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise RefusedError(
+            f"cannot be made ({cause.strerror})", where=str(folder), hint="choose another folder"
+        ) from cause
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that is none."""
+    thread_count(threads)
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Refuse if one of ``modules``, which the optional packages ``[extra]`` bring, is not installed.
+
+    Raises
+    ------
+    MissingExtraError
+        Names what is missing and the line that installs it.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingExtraError(
+            f"{' and '.join(missing)} {verb} not installed", hint=f"pip install 'prismaquant-cpp[{extra}]'"
+        )

@@ -1,0 +1,177 @@
+"""The verbs that run the model: `probe` and `evaluate`. Each keeps its result in a file, and uses it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prismaquant.formats import DEFAULT_MENU, get_scheme, why_not
+from prismaquant.pipeline.inputs import (
+    check_threads,
+    folder_of,
+    make_folder,
+    menu_of,
+    open,
+    render_cache,
+    require_extra,
+)
+from prismaquant.progress import Progress, silent
+from prismaquant.solver import DEFAULT_PRESET
+
+if TYPE_CHECKING:
+    from prismaquant.files.evaluation import Evaluation
+    from prismaquant.files.sensitivity import Sensitivity
+    from prismaquant.model import Model
+    from prismaquant.types import PathLike
+
+__all__ = ["evaluate", "probe"]
+
+
+def probe(
+    model: PathLike | Model,
+    data: PathLike,
+    *,
+    out: PathLike | None = None,
+    schemes: Sequence[str] = DEFAULT_MENU,
+    samples: int = 128,
+    seq_len: int = 512,
+    probes: int = 1,
+    seed: int = 0,
+    preset: str = DEFAULT_PRESET,
+    work_dir: PathLike | None = None,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Sensitivity:
+    """Measure how much each unit matters, and what each scheme would cost it.
+
+    Walks the model one layer at a time; it is never whole in memory. Needs the extra ``[probe]``.
+
+    Parameters
+    ----------
+    data
+        Calibration text (``.txt``, ``.jsonl``) or token ids (``.npy``).
+    out
+        Where to keep the result. A sensitivity that is there already and was made from the same model, data and
+        settings is returned as it is if it has prices for all of ``schemes``; any other sensitivity is replaced, and
+        any other file refused.
+    schemes
+        The menu whose schemes are rendered and priced.
+    samples, seq_len
+        Calibration windows and tokens per window.
+    probes
+        Gradient probes per window.
+    preset
+        Solver preset that renders the weights.
+    work_dir
+        Keeps the renderings for `export`.
+
+    Raises
+    ------
+    ModelError, DataError, NumericError
+        The model or the data cannot be used; NaN in weights or activations (where).
+    StageFileError
+        ``out`` is there and is no sensitivity file.
+    MissingExtraError
+        torch or transformers is not installed.
+    """
+    from prismaquant.files import sensitivity as file
+
+    source, menu = open(model), menu_of(schemes)
+    check_threads(threads)
+    require_extra("probe", "torch", "transformers")
+    from prismaquant.calibration.run import probe as run
+    from prismaquant.streaming import read_tokens
+
+    tokens = read_tokens(data, source, samples=samples, seq_len=seq_len, seed=seed)
+    if out is not None and Path(out).exists():
+        found = file.read(Path(out))
+        wanted = (source.fingerprint, tokens.fingerprint, probes, seed, preset)
+        if (found.model, found.data, found.probes, found.seed, found.preset) == wanted:
+            priced = tuple(dict.fromkeys(each.scheme for unit in found.units for each in unit.candidates))
+            if _possible(source, menu) <= set(priced):
+                return found
+            menu = menu_of((*menu, *priced))  # so that builds with either menu can share the file
+    if out is not None:
+        make_folder(Path(out).parent)
+    measured = run(
+        source,
+        tokens,
+        schemes=menu,
+        preset=preset,
+        probes=probes,
+        seed=seed,
+        cache=None if work_dir is None else render_cache(source, preset, work_dir),
+        threads=threads,
+        progress=progress,
+    )
+    if out is not None:
+        file.write(Path(out), measured)
+    return measured
+
+
+def evaluate(
+    checkpoint: PathLike,
+    *,
+    source: PathLike | Model,
+    data: PathLike,
+    tokens: int = 16384,
+    seq_len: int = 256,
+    seed: int = 0,
+    out: PathLike | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Measure KL divergence to ``source``, top-1 agreement and perplexity on held-out text.
+
+    Loads both folders as a user would, with transformers and compressed-tensors. Needs the extra ``[eval]``.
+
+    Parameters
+    ----------
+    data
+        Held-out text or token ids: not what the checkpoint was calibrated on.
+    tokens, seq_len
+        How much to measure, in windows of ``seq_len`` tokens.
+    out
+        Where to keep the result. An evaluation that is there already and measured the same folders on the same tokens
+        is returned as it is; any other evaluation is replaced, and any other file refused.
+
+    Raises
+    ------
+    ModelError, DataError
+        A folder does not load completely, or the data cannot be used.
+    StageFileError
+        ``out`` is there and is no evaluation file.
+    MissingExtraError
+        torch, transformers or compressed-tensors is not installed.
+    """
+    from prismaquant.files import evaluation as file
+
+    require_extra("eval", "torch", "transformers", "compressed_tensors")
+    from prismaquant.evaluation.run import evaluate as run
+
+    previous = None
+    if out is not None:
+        previous = file.read(Path(out)) if Path(out).exists() else None
+        make_folder(Path(out).parent)
+    measured = run(
+        Path(checkpoint),
+        source=folder_of(source),
+        data=data,
+        tokens=tokens,
+        seq_len=seq_len,
+        seed=seed,
+        previous=previous,
+        progress=progress,
+    )
+    if out is not None:
+        file.write(Path(out), measured)
+    return measured
+
+
+def _possible(model: Model, schemes: Sequence[str]) -> set[str]:
+    """The schemes of the menu that the shape of at least one unit allows."""
+    return {
+        name
+        for name in schemes
+        if any(all(why_not(get_scheme(name), x.rows, x.columns) is None for x in unit.linears) for unit in model.units)
+    }

@@ -1,0 +1,165 @@
+"""The verbs that need no torch: `plan` decides, `export` writes, `verify` reads back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prismaquant.errors import ModelError
+from prismaquant.formats import DEFAULT_MENU
+from prismaquant.pipeline.inputs import (
+    DEFAULT_PRICE,
+    check_threads,
+    folder_of,
+    menu_of,
+    open,
+    plan_of,
+    render_cache,
+    sensitivity_of,
+)
+from prismaquant.progress import Progress, silent
+from prismaquant.quantity import parse_bytes
+from prismaquant.solver import DEFAULT_PRESET
+
+if TYPE_CHECKING:
+    from prismaquant.exporting.report import VerifyReport
+    from prismaquant.exporting.run import ExportReport
+    from prismaquant.files.plan import Plan
+    from prismaquant.files.sensitivity import Sensitivity
+    from prismaquant.model import Model
+    from prismaquant.types import PathLike
+
+__all__ = ["export", "plan", "verify"]
+
+
+def plan(
+    model: PathLike | Model,
+    sensitivity: PathLike | Sensitivity | None = None,
+    *,
+    bpw: float | None = None,
+    size: int | str | None = None,
+    schemes: Sequence[str] = DEFAULT_MENU,
+    price: str = DEFAULT_PRICE,
+    preset: str = DEFAULT_PRESET,
+    out: PathLike | None = None,
+) -> Plan:
+    """Choose a scheme for every unit: the least expected KL divergence within a budget, proven optimal.
+
+    Parameters
+    ----------
+    sensitivity
+        Result of `probe`, or its file. Not needed for a uniform plan (no budget and one scheme beside BF16).
+    bpw
+        Budget in bits per weight: everything stored for the body's Linears over their weights.
+    size
+        Budget for all tensors of the folder, in bytes or as text (``"20GiB"``).
+    schemes
+        The menu; BF16 is always the way out for a unit whose shape fits no other.
+    price
+        Which price is minimised: ``"fisher-gram"`` or ``"fisher-trace"``.
+    out
+        Where to write the recipe (JSON).
+
+    Raises
+    ------
+    BudgetError
+        The budget is below the smallest possible plan, or above BF16; the error carries both in bytes.
+    ArgumentError, StageFileError
+        Contradictory arguments; a sensitivity of another model or without a scheme of the menu.
+    """
+    from prismaquant.files import plan as file
+    from prismaquant.planning import plan as run
+
+    source = open(model)
+    decided = run(
+        source,
+        sensitivity_of(sensitivity, source),
+        bpw=bpw,
+        size=None if size is None else parse_bytes(size),
+        schemes=menu_of(schemes),
+        price=price,
+        preset=preset,
+    )
+    if out is not None:
+        file.write(Path(out), decided)
+    return decided
+
+
+def export(
+    model: PathLike | Model,
+    plan: PathLike | Plan,
+    out: PathLike,
+    *,
+    sensitivity: PathLike | Sensitivity | None = None,
+    work_dir: PathLike | None = None,
+    force: bool = False,
+    shard_size: int | str = "5GB",
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> ExportReport:
+    """Write the checkpoint that ``plan`` describes: a compressed-tensors folder that vLLM and transformers load.
+
+    Parameters
+    ----------
+    plan
+        Result of `plan`, or its file (the recipe).
+    out
+        The new folder. It appears by one rename when everything is written; until then nothing is there.
+    sensitivity
+        Needed only if the plan holds a scheme with a calibrated activation scale (``NVFP4``).
+    work_dir
+        Where `probe` kept its renderings; without it they are made again (the same bytes).
+    force
+        Replace ``out`` if it exists (at the end, by rename).
+
+    Raises
+    ------
+    RefusedError
+        ``out`` exists, another process writes it, or the disk is too small: nothing was written.
+    StageFileError
+        The plan belongs to another model.
+    """
+    from prismaquant.exporting.run import export as run
+
+    check_threads(threads)
+    source = open(model)
+    decided = plan_of(plan, source)
+    return run(
+        source,
+        decided,
+        Path(out),
+        sensitivity=sensitivity_of(sensitivity, source),
+        cache=None if work_dir is None else render_cache(source, decided.preset, work_dir),
+        force=force,
+        shard_size=parse_bytes(shard_size),
+        threads=threads,
+        progress=progress,
+    )
+
+
+def verify(
+    checkpoint: PathLike,
+    *,
+    source: PathLike | Model | None = None,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> VerifyReport:
+    """Read a written folder back and check it against the rules, and against ``source`` where it is given.
+
+    A broken rule is a value in the report, not an exception: see ``report.failures`` and
+    ``report.raise_for_failures()``. Needs neither torch nor a GPU.
+
+    Raises
+    ------
+    ModelError
+        There is no such folder, or ``source`` cannot be opened.
+    """
+    from prismaquant.exporting.verify import verify as run
+
+    check_threads(threads)
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise ModelError(problem, where=str(folder), hint="give the folder of a written checkpoint")
+    return run(folder, source=None if source is None else folder_of(source), threads=threads, progress=progress)

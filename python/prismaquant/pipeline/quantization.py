@@ -1,0 +1,211 @@
+"""The verb `quantize`: all stages in a row, after a look at everything that could stop them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prismaquant.errors import ArgumentError, RefusedError
+from prismaquant.formats import BF16, DEFAULT_MENU, get_scheme, stored_bytes, unknown_name, why_not
+from prismaquant.pipeline.inputs import DEFAULT_PRICE, check_threads, menu_of, open, render_cache, require_extra
+from prismaquant.pipeline.measurement import probe
+from prismaquant.pipeline.production import export, plan, verify
+from prismaquant.progress import Progress, silent
+from prismaquant.quantity import format_bytes, parse_bytes
+from prismaquant.solver import DEFAULT_PRESET, list_presets
+
+if TYPE_CHECKING:
+    from prismaquant.exporting.report import VerifyReport
+    from prismaquant.exporting.run import ExportReport
+    from prismaquant.files.plan import Plan
+    from prismaquant.model import Model
+    from prismaquant.rendering.cache import RenderCache
+    from prismaquant.types import PathLike
+
+__all__ = ["QuantizeReport", "quantize"]
+
+_SENSITIVITY_FILE = "sensitivity.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeReport:
+    """Result of `quantize`: what was decided, what was written, and what reading it back found.
+
+    ``work_dir`` is where the stage files are (``None``: there are none). The checkpoint does not need them.
+    """
+
+    plan: Plan
+    export: ExportReport
+    verify: VerifyReport
+    work_dir: Path | None
+
+    def __repr__(self) -> str:
+        return f"QuantizeReport({self.plan!r}, {str(self.export.path)!r}, verified: {self.verify.ok})"
+
+
+def quantize(
+    model: PathLike | Model,
+    out: PathLike,
+    *,
+    bpw: float | None = None,
+    size: int | str | None = None,
+    data: PathLike | None = None,
+    schemes: Sequence[str] = DEFAULT_MENU,
+    samples: int = 128,
+    seq_len: int = 512,
+    probes: int = 1,
+    seed: int = 0,
+    price: str = DEFAULT_PRICE,
+    preset: str = DEFAULT_PRESET,
+    work_dir: PathLike | None = None,
+    force: bool = False,
+    shard_size: int | str = "5GB",
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> QuantizeReport:
+    """Turn a model folder into a mixed-precision checkpoint: probe, plan, export, verify.
+
+    Parameters
+    ----------
+    model, out
+        The source folder and the new one.
+    bpw, size
+        The budget, one of the two; see `plan`. Without one the menu must hold one scheme beside BF16: a uniform
+        checkpoint.
+    data
+        Calibration text; needed with a budget, and for schemes with a calibrated activation scale. Not read otherwise.
+    work_dir
+        Stage files: sensitivity and renderings. By default ``OUT.work``, where there are any. Several checkpoints of
+        one model can share it.
+
+    Other parameters are those of `probe`, `plan` and `export`.
+
+    Raises
+    ------
+    ArgumentError
+        Before any work: contradictory arguments, or unknown names.
+    RefusedError
+        Before any work: the output exists, the budget fits no plan, the disk is too small, the data cannot be used.
+    VerificationError
+        What was written breaks a rule; the folder is left for inspection.
+    """
+    from prismaquant.planning import preflight as check_budget
+
+    source, menu = open(model), menu_of(schemes)
+    total, shard_bytes = None if size is None else parse_bytes(size), parse_bytes(shard_size)
+    target = Path(out).resolve()  # now: with force, it may be the current folder that is replaced
+    calibrated = bpw is not None or total is not None or any(get_scheme(name).needs_input_amax for name in menu)
+    work = _work_folder(target, work_dir) if calibrated or work_dir is not None else None
+    check_threads(threads)
+    if preset not in (presets := list_presets()):
+        raise unknown_name("preset", preset, presets)
+    largest = check_budget(source, bpw=bpw, size=total, schemes=menu)
+    _check_room(source, menu, target, largest, work, preset, force)
+    if calibrated:
+        _check_calibration(data, price)
+    sensitivity = None
+    if calibrated:
+        assert data is not None
+        assert work is not None
+        sensitivity = probe(
+            source,
+            data,
+            out=work / _SENSITIVITY_FILE,
+            schemes=menu,
+            samples=samples,
+            seq_len=seq_len,
+            probes=probes,
+            seed=seed,
+            preset=preset,
+            work_dir=work,
+            threads=threads,
+            progress=progress,
+        )
+    decided = plan(source, sensitivity, bpw=bpw, size=total, schemes=menu, price=price, preset=preset)
+    written = export(
+        source,
+        decided,
+        target,
+        sensitivity=sensitivity,
+        work_dir=work,
+        force=force,
+        shard_size=shard_bytes,
+        threads=threads,
+        progress=progress,
+    )
+    try:
+        report = verify(target, source=source, threads=threads, progress=progress)
+    except BaseException as error:
+        error.add_note(f"{written.path} is complete, but not verified")
+        raise
+    report.raise_for_failures()
+    return QuantizeReport(decided, written, report, work)
+
+
+def _work_folder(target: Path, work_dir: PathLike | None) -> Path:
+    """The folder of stage files, which must not be where the checkpoint appears."""
+    work = Path(f"{target}.work") if work_dir is None else Path(work_dir)
+    absolute = work.resolve()
+    if absolute == target or target in absolute.parents:
+        raise ArgumentError(f"{work} is in the output folder", where="work_dir", hint="choose a folder outside of it")
+    return work
+
+
+def _check_calibration(data: PathLike | None, price: str) -> None:
+    if data is None:
+        raise ArgumentError(
+            "is missing; a budget and calibrated activation scales are made with it",
+            where="data",
+            hint="give calibration text (--data FILE)",
+        )
+    require_extra("probe", "torch", "transformers")
+    from prismaquant.calibration.price import PRICES
+
+    if price not in PRICES:
+        raise unknown_name("price", price, PRICES)
+
+
+def _check_room(
+    model: Model, menu: Sequence[str], target: Path, nbytes: int, work: Path | None, preset: str, force: bool
+) -> None:
+    """Refuse if ``target`` may not be written, or the disk is too small for its ``nbytes`` and the stage files."""
+    from prismaquant.exporting.publish import preflight as check_output
+
+    stage_bytes = 0 if work is None else _missing_renderings(model, menu, render_cache(model, preset, work))
+    on_one_disk = work is not None and _disk(work) == _disk(target)
+    check_output(target, source=model.path, nbytes=nbytes + (stage_bytes if on_one_disk else 0), force=force)
+    if work is None or on_one_disk:
+        return
+    free = shutil.disk_usage(_existing(work)).free
+    if free < stage_bytes:
+        raise RefusedError(
+            f"{format_bytes(stage_bytes)} needed for stage files, {format_bytes(free)} free",
+            where=str(work),
+            hint="free some space, or choose a work folder on another disk (--work-dir)",
+        )
+
+
+def _missing_renderings(model: Model, menu: Sequence[str], cache: RenderCache) -> int:
+    """Bytes of the renderings of ``menu`` that are not in the work folder yet."""
+    formats = {get_scheme(name).weight_format: get_scheme(name) for name in menu if name != BF16}
+    return sum(
+        sum(stored_bytes(scheme, linear.rows, linear.columns) for linear in unit.linears)
+        for unit in model.units
+        for name, scheme in formats.items()
+        if not any(why_not(scheme, linear.rows, linear.columns) for linear in unit.linears)
+        and not cache.path(unit.name, name).exists()
+    )
+
+
+def _disk(path: Path) -> int:
+    """The disk on which ``path`` is or would be made."""
+    return _existing(path).stat().st_dev
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder on the way to ``path`` that is there."""
+    absolute = path.resolve()
+    return next(folder for folder in (absolute, *absolute.parents) if folder.exists())
