@@ -47,7 +47,8 @@ python_environment() {
   fi
   [ -x .venv/bin/python ] || python3 -m venv .venv
   local inputs stamp=".venv/prismaquant-$extra.stamp"
-  inputs="$(cat pyproject.toml CMakeLists.txt $(find include bindings -type f | LC_ALL=C sort) | sha256sum) $torch_requirement"
+  # An editable install knows its modules by name, so their names count as well as the C++ sources.
+  inputs="$( (find python -name '*.py' | LC_ALL=C sort; cat pyproject.toml CMakeLists.txt $(find include bindings -type f | LC_ALL=C sort)) | sha256sum) $torch_requirement"
   [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ] && return
   say "Installing the package and what [$extra] needs into .venv"
   local pip=(.venv/bin/python -m pip --disable-pip-version-check install --quiet)

@@ -55,11 +55,11 @@ def encode(
     weight: prismaquant.types.Tensor,
     format: str,
     scale_rule: str,
-    global_scale: typing.SupportsFloat | typing.SupportsIndex,
+    global_scale: typing.SupportsFloat | typing.SupportsIndex | None,
     threads: typing.SupportsInt | typing.SupportsIndex,
-) -> tuple[numpy.ndarray, typing.Any]:
+) -> dict[str, typing.Any]:
     """
-    Codes and block scales (None where the format has none) of a matrix. threads 0: all.
+    Fields of a Quantized. global_scale None: the matrix' own, where the format has one. threads 0: all.
     """
 
 def format_info(name: str) -> dict[str, typing.Any]:
@@ -97,7 +97,7 @@ def solve(
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> dict[str, typing.Any]:
     """
-    Codes, scales, global scale and squared error of one matrix.
+    Fields of a Quantized, and its squared error.
     """
 
 def squared_error(

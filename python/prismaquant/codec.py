@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from prismaquant.errors import ArgumentError, FormatError
+from prismaquant.errors import ArgumentError, FormatError, ShapeError
 from prismaquant.formats import FormatInfo, format_info, unknown_name
 
 if TYPE_CHECKING:
     from prismaquant.types import Array, Tensor
 
-__all__ = ["Codec", "Quantized", "get_codec"]
+__all__ = ["Codec", "Quantized", "get_codec", "require_global_scale", "thread_count"]
 
 #: Rules for block scales: from the largest magnitude of the block, or the best of all codes that can be the best.
 _SCALE_RULES = ("amax", "sweep")
@@ -110,19 +110,11 @@ class Codec:
         Quantized(nvfp4, 2 x 32, 5.000 bits per weight)
         """
         from prismaquant import _core
-        from prismaquant.solver import shared_global_scale
 
         if scale_rule not in _SCALE_RULES:
             raise unknown_name("scale rule", scale_rule, _SCALE_RULES)
-        if self.info.has_global_scale:
-            if global_scale is None:
-                preset = "rtn" if scale_rule == "amax" else "scale_sweep"
-                global_scale = shared_global_scale([weight], self.name, preset=preset)
-        elif global_scale is not None:
-            raise ArgumentError(f"global_scale was given, but {self.name} has none")
-        divisor = 1.0 if global_scale is None else global_scale
-        codes, scales = _core.encode(weight, self.name, scale_rule, divisor, threads or 0)
-        return Quantized(self.name, (weight.shape[0], weight.shape[1]), codes, scales, global_scale)
+        require_global_scale(self.info, global_scale)
+        return Quantized(self.name, **_core.encode(weight, self.name, scale_rule, global_scale, thread_count(threads)))
 
     def decode(
         self,
@@ -158,27 +150,33 @@ class Codec:
         self._require_own(quantized)
         if out is None:
             out = np.empty(quantized.shape, np.float32 if dtype == "float32" else _bfloat16(dtype))
-        elif tuple(out.shape) != quantized.shape:
-            from prismaquant.errors import ShapeError
-
+        elif tuple(getattr(out, "shape", quantized.shape)) != quantized.shape:
             raise ShapeError(f"out: shape {tuple(out.shape)}, expected {quantized.shape}")
-        _core.decode(quantized.codes, quantized.scales, self.name, _divisor(quantized), out, threads or 0)
+        _core.decode(quantized.codes, quantized.scales, self.name, _divisor(quantized), out, thread_count(threads))
         return out
 
     def squared_error(self, weight: Tensor, quantized: Quantized, *, threads: int | None = None) -> float:
-        """Sum of ``(decoded - weight)^2`` in float64. Errors as for `encode` and `decode`."""
+        """Sum of ``(decoded - weight)^2`` in float64; not finite where ``weight`` is not. Errors as for `decode`."""
         from prismaquant import _core
 
         self._require_own(quantized)
         return _core.squared_error(
-            weight, quantized.codes, quantized.scales, self.name, _divisor(quantized), threads or 0
+            weight, quantized.codes, quantized.scales, self.name, _divisor(quantized), thread_count(threads)
         )
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
-        """Bits of everything stored for a matrix of ``shape``, over its elements."""
+        """Bits of everything stored for a matrix of ``shape``, over its elements.
+
+        Raises
+        ------
+        ShapeError
+            The matrix is empty.
+        """
         from prismaquant import _core
 
         rows, columns = shape
+        if rows < 1 or columns < 1:
+            raise ShapeError(f"shape: {rows} x {columns} holds no weights")
         return 8 * _core.stored_bytes(self.name, rows, columns) / (rows * columns)
 
     def _require_own(self, quantized: Quantized) -> None:
@@ -195,6 +193,19 @@ def get_codec(name: str) -> Codec:
         If there is none; the message lists all and the nearest.
     """
     return Codec(format_info(name))
+
+
+def thread_count(threads: int | None) -> int:
+    """The argument ``threads`` as the compiled core takes it: 0 stands for all cores."""
+    if threads is not None and threads < 1:
+        raise ArgumentError(f"threads: {threads}, expected at least 1, or None for all cores")
+    return threads or 0
+
+
+def require_global_scale(info: FormatInfo, global_scale: float | None) -> None:
+    """Refuse a global scale that was given for a format without one."""
+    if global_scale is not None and not info.has_global_scale:
+        raise ArgumentError(f"global_scale: {global_scale} was given, but {info.name} has none")
 
 
 def _divisor(quantized: Quantized) -> float:

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Environment", "doctor", "get_include"]
+__all__ = ["Environment", "Package", "doctor", "get_include"]
 
 #: Optional packages, with the extra that brings them.
 _OPTIONAL = {

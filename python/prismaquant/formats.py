@@ -1,7 +1,7 @@
 """Number formats and quantization schemes.
 
-A *format* says how a weight is stored (``nvfp4``: what the codecs of the compiled core know). A *scheme* is a row of the
-planner's menu: a weight format together with what the engine does to the activations, under the preset name that
+A *format* says how a weight is stored (``nvfp4``: what the codecs of the compiled core know). A *scheme* is a row of
+the menu: a weight format together with what the engine does to the activations, under the preset name that
 compressed-tensors uses (``NVFP4A16``). Two schemes with one weight format share one encoding.
 """
 
@@ -136,7 +136,7 @@ def format_info(name: str) -> FormatInfo:
 
 
 def stored_bytes(scheme: Scheme, rows: int, columns: int) -> int:
-    """Bytes of all tensors stored for one Linear ``[rows, columns]`` under ``scheme``: codes, block scales, global scales."""
+    """Bytes of all tensors stored for a Linear ``[rows, columns]`` under ``scheme``: codes, block and global scales."""
     from prismaquant import _core
 
     input_global_scale = 4 if scheme.needs_input_amax else 0
@@ -155,7 +155,7 @@ def why_not(scheme: Scheme, rows: int, columns: int) -> str | None:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> FormatError:
     """The error for a name that does not exist: lists the known ones and the nearest."""
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     nearest = next((n for n in names if near and n.lower() == near[0]), None)
     return FormatError(
         f"unknown {kind} {name!r}",

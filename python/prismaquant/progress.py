@@ -9,9 +9,10 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeAlias
 
-__all__ = ["Event", "Progress", "logging_progress", "silent"]
+__all__ = ["Event", "Progress", "line_progress", "logging_progress", "silent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,45 @@ def silent(event: Event) -> None:
     """Show nothing."""
 
 
-def logging_progress(every: float = 10.0) -> Progress:
-    """A sink for runs without a terminal: logs a line per ``every`` seconds and one at the end of each stage."""
-    logger = logging.getLogger("prismaquant")
-    last = 0.0
+def line_progress(write: Callable[[str], object], every: float = 10.0) -> Progress:
+    """A sink for runs without a terminal: a line per ``every`` seconds, with the time left, and one when a stage ends.
+
+    Parameters
+    ----------
+    write
+        Called with each line, without a newline.
+    every
+        Seconds.
+    """
+    started: dict[str, float] = {}  # stages in work; two can take turns
+    ended: set[str] = set()
+    last_line = last_event = time.monotonic()
 
     def sink(event: Event) -> None:
-        nonlocal last
+        nonlocal last_line, last_event
         now = time.monotonic()
-        if event.done == event.total or now - last >= every:
-            last = now
-            logger.info("%s %d/%d %s", event.stage, event.done, event.total, event.item)
+        if event.stage in ended and event.done < event.total:  # the same stage once more
+            ended.remove(event.stage)
+        # The work before the first event of a stage belongs to it, unless that event says that nothing is done.
+        elapsed = now - started.setdefault(event.stage, last_event if event.done else now)
+        last_event = now
+        if event.done >= event.total and event.stage not in ended:
+            ended.add(event.stage)
+            del started[event.stage]
+            write(f"{event.stage} {event.done}/{event.total}, {_clock(elapsed)}")
+            last_line = now
+        elif now - last_line >= every:
+            left = f", {_clock(elapsed * (event.total - event.done) / event.done)} left" if event.done else ""
+            write(f"{event.stage} {event.done}/{event.total} {event.item}".rstrip() + left)
+            last_line = now
 
     return sink
+
+
+def logging_progress(every: float = 10.0) -> Progress:
+    """`line_progress` to the logger ``prismaquant``."""
+    return line_progress(logging.getLogger("prismaquant").info, every)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from prismaquant.errors import ArgumentError
 
@@ -36,13 +37,13 @@ def parse_bytes(text: str | int) -> int:
     >>> parse_bytes("1.5GiB")
     1610612736
     """
-    if isinstance(text, int):
+    if isinstance(text, int) and not isinstance(text, bool):
         return text
-    match = _PATTERN.fullmatch(text)
+    match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
     factor = _UNITS.get(match[2].lower()) if match else None
     if match is None or factor is None:
         raise ArgumentError(f"{text!r} is not a size", hint="write a number and a unit, for example 20GiB or 800MB")
-    return int(float(match[1]) * factor)
+    return int(Fraction(match[1]) * factor)
 
 
 def format_bytes(count: int) -> str:
@@ -54,8 +55,8 @@ def format_bytes(count: int) -> str:
     '20.0 GiB'
     """
     value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1023.5 or unit == "TiB":
             break
         value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
+    return f"{count} B" if unit == "B" else f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prismaquant.codec import Quantized
-from prismaquant.formats import format_info, unknown_name
+from prismaquant.codec import Quantized, require_global_scale, thread_count
+from prismaquant.formats import FormatInfo, format_info, unknown_name
 
 if TYPE_CHECKING:
     from prismaquant.types import Tensor
@@ -80,18 +80,18 @@ def solve(
     """
     from prismaquant import _core
 
-    _require_known(format, preset)
-    solved = _core.solve(weight, format, preset, global_scale, threads or 0)
-    shape = (weight.shape[0], weight.shape[1])
-    quantized = Quantized(format, shape, solved["codes"], solved["scales"], solved["global_scale"])
-    return Solution(quantized, SolveReport(preset, solved["squared_error"]))
+    require_global_scale(_require_known(format, preset), global_scale)
+    solved = _core.solve(weight, format, preset, global_scale, thread_count(threads))
+    report = SolveReport(preset, solved.pop("squared_error"))
+    return Solution(Quantized(format, **solved), report)
 
 
 def shared_global_scale(weights: Sequence[Tensor], format: str, *, preset: str = DEFAULT_PRESET) -> float | None:
     """The one global scale (a divisor) of fused siblings, from their common largest magnitude.
 
     ``448 * 6 / amax`` for ``"rtn"``, ``256 * 6 / amax`` for sweeping presets; ``None`` for formats without one. Engines
-    keep a single global scale per fused matrix, so siblings with different ones would be decoded wrongly.
+    keep a single global scale per fused matrix, so siblings with different ones would be decoded wrongly. Errors as for
+    `Codec.encode`.
     """
     from prismaquant import _core
 
@@ -99,7 +99,8 @@ def shared_global_scale(weights: Sequence[Tensor], format: str, *, preset: str =
     return _core.shared_global_scale(list(weights), format, preset)
 
 
-def _require_known(format: str, preset: str) -> None:
-    format_info(format)
+def _require_known(format: str, preset: str) -> FormatInfo:
+    info = format_info(format)
     if preset not in (known := list_presets()):
         raise unknown_name("preset", preset, known)
+    return info
