@@ -42,16 +42,23 @@ bool has_contiguous_rows(matrix_view<T> const& m) noexcept {
   return m.column_stride == 1 || m.columns <= 1;
 }
 
+/// Outputs of more than 16 MiB are written past the caches: they would not be there when they are read.
+template <class T>
+bool is_larger_than_caches(matrix_view<T> const& m) noexcept {
+  return m.rows * m.columns * sizeof(T) > std::size_t{16} << 20;
+}
+
 /// Groups along a row: one call per row.
 template <weight_type T, class View, executor Executor>
 bool encode_groups(encode_groups_kernel* kernel, matrix_view<T const> weights, View out, Executor&& executor) {
   if (weights.columns == 0) return true;
   std::atomic<bool> finite{true};
+  bool const stream = is_larger_than_caches(out.codes);
   executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
     fp_environment_guard const guard;
     contiguous_rows<T> source(weights);
     for (std::size_t r = begin; r < end && finite.load(std::memory_order_relaxed); ++r) {
-      if (!kernel(source.row(r), weights.columns, &out.codes(r, 0), &out.scales(r, 0), out.global_scale))
+      if (!kernel(source.row(r), weights.columns, &out.codes(r, 0), &out.scales(r, 0), out.global_scale, stream))
         finite = false;
     }
   });
@@ -64,6 +71,7 @@ bool encode_blocks(matrix_view<T const> weights, quantized_view<F> const& out, s
   fp_environment_guard const guard;
   auto* const largest = largest_finder<T>();
   auto* const kernel = scaled_encoder<F, T>();
+  bool const stream = is_larger_than_caches(out.codes);
   std::size_t const height = F::block_shape::rows != 0 ? F::block_shape::rows : weights.rows;
   std::size_t const width = F::block_shape::columns != 0 ? F::block_shape::columns : weights.columns;
   contiguous_rows<T> source(weights);
@@ -87,7 +95,7 @@ bool encode_blocks(matrix_view<T const> weights, quantized_view<F> const& out, s
       T const* const row = source.row(r);
       for (std::size_t j = 0, c = 0; c < weights.columns; ++j, c += width) {
         kernel(row + c, std::min(width, weights.columns - c), F::scale::decode(out.scales(i, j), out.global_scale),
-               &out.codes(r, c));
+               &out.codes(r, c), stream);
       }
     }
   }
@@ -100,11 +108,12 @@ bool encode_plain(matrix_view<T const> weights, quantized_view<F> const& out, st
   fp_environment_guard const guard;
   auto* const largest = largest_finder<T>();
   auto* const kernel = scaled_encoder<F, T>();
+  bool const stream = is_larger_than_caches(out.codes);
   contiguous_rows<T> source(weights);
   for (std::size_t r = begin; r < end; ++r) {
     T const* const row = source.row(r);
     if (!is_finite(std::bit_cast<float>(largest(row, weights.columns)))) return false;
-    kernel(row, weights.columns, 1.0f, &out.codes(r, 0));
+    kernel(row, weights.columns, 1.0f, &out.codes(r, 0), stream);
   }
   return true;
 }
@@ -114,6 +123,7 @@ template <format F, weight_type T, executor Executor>
 bool encode_tensor(matrix_view<T const> weights, quantized_view<F> const& out, Executor&& executor) {
   auto* const largest = largest_finder<T>();
   auto* const kernel = scaled_encoder<F, T>();
+  bool const stream = is_larger_than_caches(out.codes);
   std::atomic<std::uint32_t> amax{0};
   executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
     contiguous_rows<T> source(weights);
@@ -130,7 +140,7 @@ bool encode_tensor(matrix_view<T const> weights, quantized_view<F> const& out, E
   executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
     fp_environment_guard const inner_guard;
     contiguous_rows<T> source(weights);
-    for (std::size_t r = begin; r < end; ++r) kernel(source.row(r), weights.columns, scale, &out.codes(r, 0));
+    for (std::size_t r = begin; r < end; ++r) kernel(source.row(r), weights.columns, scale, &out.codes(r, 0), stream);
   });
   return true;
 }
@@ -160,9 +170,6 @@ bool encode_with_kernels(matrix_view<T const> weights, quantized_view<F> out, Ex
   return finite;
 }
 
-/// Outputs of more bytes are written past the caches.
-inline constexpr std::size_t cached_output_bytes = std::size_t{16} << 20;
-
 /// Decodes with kernels; false, with nothing written, if there are none for this case.
 template <format F, class Out, executor Executor>
 bool decode_with_kernels(const_quantized_view<F> q, matrix_view<Out> out, Executor&& executor) {
@@ -171,7 +178,7 @@ bool decode_with_kernels(const_quantized_view<F> q, matrix_view<Out> out, Execut
   auto* const scaled = scaled_decoder<F, Out>();
   if (groups == nullptr && scaled == nullptr) return false;
   if (groups != nullptr && !has_contiguous_rows(q.scales)) return false;
-  bool const stream = q.rows * q.columns * sizeof(Out) > cached_output_bytes;
+  bool const stream = is_larger_than_caches(out);
   executor.for_ranges(q.rows, [&](std::size_t begin, std::size_t end) {
     fp_environment_guard const guard;
     std::size_t const width = F::block_shape::columns != 0 ? F::block_shape::columns : q.columns;

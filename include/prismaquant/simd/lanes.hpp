@@ -186,17 +186,53 @@ PRISMAQUANT_INLINE f32 splat(float x) { return splat_into<f32>::value(x); }
 PRISMAQUANT_INLINE i32 splat(std::int32_t x) { return splat_into<i32>::value(x); }
 PRISMAQUANT_INLINE f64 splat(double x) { return splat_into<f64>::value(x); }
 
-// ---- memory, any alignment ----
+// ---- memory, any alignment: register by register ----
 
 template <class V, class T>
 PRISMAQUANT_INLINE V load(T const* p) {
-  V v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
+  if constexpr (requires(V v) { v.lo; }) {
+    using half = decltype(V::lo);
+    return {load<half>(p), load<half>(p + sizeof(half) / sizeof(T))};
+  } else {
+    V v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
 }
 template <class V, class T>
 PRISMAQUANT_INLINE void store(T* p, V v) {
-  __builtin_memcpy(p, &v, sizeof v);
+  if constexpr (requires { v.lo; }) {
+    store(p, v.lo);
+    store(p + sizeof(v.lo) / sizeof(T), v.hi);
+  } else {
+    __builtin_memcpy(p, &v, sizeof v);
+  }
+}
+
+// ---- sums and folds ----
+
+/// a * b + c where a * b is exact (a factor is a power of two), so that fusing the two operations changes nothing.
+PRISMAQUANT_INLINE f32_register add_product(f32_register a, f32_register b, f32_register c) {
+#if defined(PRISMAQUANT_AVX512)
+  return (f32_register)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(PRISMAQUANT_AVX2)
+  return (f32_register)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(PRISMAQUANT_NEON)
+  return (f32_register)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+template <class H>
+PRISMAQUANT_INLINE pair<H> add_product(pair<H> a, pair<H> b, pair<H> c) {
+  return {add_product(a.lo, b.lo, c.lo), add_product(a.hi, b.hi, c.hi)};
+}
+
+/// Maxima of the registers that make up 16 lanes, as one register.
+PRISMAQUANT_INLINE i32_register fold_max(i32_register a) { return a; }
+template <class H>
+PRISMAQUANT_INLINE i32_register fold_max(pair<H> a) {
+  return fold_max(max(a.lo, a.hi));
 }
 
 /// Largest of 16 lanes.

@@ -61,9 +61,15 @@ PRISMAQUANT_INLINE i32 load_u8(std::uint8_t const* p) {
 #endif
 }
 
-/// Weights i .. i + 15 as float32. binary16 is widened on the integers: significand and exponent move as one to their
-/// float32 places and a multiplication by 2^112 rebiases them, subnormals included, exactly; infinity and NaN, whose
-/// exponent is all ones, get it put back.
+/// Magnitudes of binary16 as float32, on the integers: significand and exponent move as one to their float32 places and
+/// a multiplication by 2^112 rebiases them, subnormals included, exactly; infinity and NaN, whose exponent is all ones,
+/// get it put back.
+PRISMAQUANT_INLINE f32 widen_float16(i32 magnitude) {
+  i32 const finite = bits(floats(magnitude << 13) * splat(0x1p112f));
+  return floats(finite | (less(splat(0x7bff), magnitude) & splat(0x7f800000)));
+}
+
+/// Weights i .. i + 15 as float32.
 template <input In>
 PRISMAQUANT_INLINE f32 load_weights(void const* data, std::size_t i) {
   if constexpr (In == input::float32) {
@@ -73,61 +79,95 @@ PRISMAQUANT_INLINE f32 load_weights(void const* data, std::size_t i) {
     if constexpr (In == input::bfloat16) {
       return floats(raw << 16);
     } else {
-      i32 const magnitude = raw & splat(0x7fff);
-      i32 const finite = bits(floats(magnitude << 13) * splat(0x1p112f));
-      i32 const special = less(splat(0x7bff), magnitude) & splat(0x7f800000);
-      return floats(finite | special | ((raw & splat(0x8000)) << 16));
+      return floats(bits(widen_float16(raw & splat(0x7fff))) | ((raw & splat(0x8000)) << 16));
     }
   }
 }
 
-/// Low bytes of 4 x 16 lanes, each 0 .. 255, to 64 bytes.
-PRISMAQUANT_INLINE void store_bytes(std::uint8_t* out, i32 a, i32 b, i32 c, i32 d) {
 #if defined(PRISMAQUANT_AVX512)
-  // Dwords a,b,c,d are merged to bytes [a c b d] of one register; one byte permutation puts them in order. Without
-  // VBMI: bytes into order within each 128-bit lane, then 4-byte pieces across lanes.
+/// Byte 4 j + {0, 2, 1, 3}[v] is element j of vector v: into order. Two permutations, within and across 128-bit lanes.
+PRISMAQUANT_INLINE i32 order_acbd(i32 bytes) {
+  __m512i const within = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15));
+  __m512i const across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return (i32)_mm512_permutexvar_epi32(across, _mm512_shuffle_epi8((__m512i)bytes, within));
+}
+#endif
+
+/// Low bytes of 4 x 16 lanes, each 0 .. 255, as 64 bytes in order.
+PRISMAQUANT_INLINE i32 pack_bytes(i32 a, i32 b, i32 c, i32 d) {
+#if defined(PRISMAQUANT_AVX512)
+  // Dwords a, b, c, d are merged to bytes [a c b d] of one register; then bytes into order within each 128-bit lane,
+  // then 4-byte pieces across lanes.
   __m512i const low = _mm512_set1_epi32(0xffff), even = _mm512_set1_epi32(0x00ff00ff);
   __m512i const ab = _mm512_ternarylogic_epi32(low, (__m512i)a, _mm512_slli_epi32((__m512i)b, 16), 0xca);
   __m512i const cd = _mm512_ternarylogic_epi32(low, (__m512i)c, _mm512_slli_epi32((__m512i)d, 16), 0xca);
-  __m512i const all = _mm512_ternarylogic_epi32(even, ab, _mm512_slli_epi32(cd, 8), 0xca);
-  // byte 4 j + {0, 2, 1, 3}[vector] of `all` is element j of that vector
-  __m512i const within = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15));
-  __m512i const across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_storeu_si512(out, _mm512_permutexvar_epi32(across, _mm512_shuffle_epi8(all, within)));
+  return order_acbd((i32)_mm512_ternarylogic_epi32(even, ab, _mm512_slli_epi32(cd, 8), 0xca));
 #elif defined(PRISMAQUANT_AVX2)
-  __m256i const order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   auto const half = [&](i32 x, i32 y) {
     __m256i const words_x = _mm256_packs_epi32((__m256i)x.lo, (__m256i)x.hi);
     __m256i const words_y = _mm256_packs_epi32((__m256i)y.lo, (__m256i)y.hi);
-    return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words_x, words_y), order);
+    __m256i const bytes = _mm256_packus_epi16(words_x, words_y);
+    return (i32_register)_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   };
-  _mm256_storeu_si256((__m256i*)out, half(a, b));
-  _mm256_storeu_si256((__m256i*)(out + 32), half(c, d));
+  return {half(a, b), half(c, d)};
 #elif defined(PRISMAQUANT_SSE2)
-  auto const put = [](std::uint8_t* to, i32 x) {
+  auto const quarter = [](i32 x) {
     __m128i const lo = _mm_packs_epi32((__m128i)x.lo.lo, (__m128i)x.lo.hi);
     __m128i const hi = _mm_packs_epi32((__m128i)x.hi.lo, (__m128i)x.hi.hi);
-    _mm_storeu_si128((__m128i*)to, _mm_packus_epi16(lo, hi));
+    return (i32_register)_mm_packus_epi16(lo, hi);
   };
-  put(out, a);
-  put(out + 16, b);
-  put(out + 32, c);
-  put(out + 48, d);
+  return {{quarter(a), quarter(b)}, {quarter(c), quarter(d)}};
 #elif defined(PRISMAQUANT_NEON)
-  auto const put = [](std::uint8_t* to, i32 x) {
+  auto const quarter = [](i32 x) {
     uint16x8_t const lo = vcombine_u16(vmovn_u32((uint32x4_t)x.lo.lo), vmovn_u32((uint32x4_t)x.lo.hi));
     uint16x8_t const hi = vcombine_u16(vmovn_u32((uint32x4_t)x.hi.lo), vmovn_u32((uint32x4_t)x.hi.hi));
-    vst1q_u8(to, vcombine_u8(vmovn_u16(lo), vmovn_u16(hi)));
+    return (i32_register)vcombine_u8(vmovn_u16(lo), vmovn_u16(hi));
   };
-  put(out, a);
-  put(out + 16, b);
-  put(out + 32, c);
-  put(out + 48, d);
+  return {{quarter(a), quarter(b)}, {quarter(c), quarter(d)}};
 #else
   std::int32_t wide[64];
-  i32 const parts[4] = {a, b, c, d};
-  __builtin_memcpy(wide, parts, sizeof wide);
-  for (int i = 0; i < 64; ++i) out[i] = static_cast<std::uint8_t>(wide[i]);
+  store(wide, a), store(wide + 16, b), store(wide + 32, c), store(wide + 48, d);
+  std::uint8_t byte[64];
+  for (int i = 0; i < 64; ++i) byte[i] = static_cast<std::uint8_t>(wide[i]);
+  return load<i32>(byte);
+#endif
+}
+
+/// 128 bytes, each 0 .. 15, as 64 bytes of two nibbles, the even byte in the low one.
+PRISMAQUANT_INLINE i32 pack_nibbles(i32 a, i32 b) {
+#if defined(PRISMAQUANT_AVX512)
+  __m512i const weights = _mm512_set1_epi16(0x1001);  // even + 16 * odd
+  __m512i const lo = _mm512_maddubs_epi16((__m512i)a, weights), hi = _mm512_maddubs_epi16((__m512i)b, weights);
+  __m512i const order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  return (i32)_mm512_permutexvar_epi64(order, _mm512_packus_epi16(lo, hi));
+#elif defined(PRISMAQUANT_AVX2)
+  auto const half = [](i32 x) {
+    __m256i const weights = _mm256_set1_epi16(0x1001);
+    __m256i const lo = _mm256_maddubs_epi16((__m256i)x.lo, weights), hi = _mm256_maddubs_epi16((__m256i)x.hi, weights);
+    return (i32_register)_mm256_permute4x64_epi64(_mm256_packus_epi16(lo, hi), 0xd8);
+  };
+  return {half(a), half(b)};
+#elif defined(PRISMAQUANT_SSE2)
+  auto const quarter = [](pair<i32_register> x) {
+    auto const merged = [](i32_register v) {  // a word holds even | odd << 8: bring odd next to even, drop the rest
+      __m128i const w = (__m128i)v;
+      return _mm_and_si128(_mm_or_si128(w, _mm_srli_epi16(w, 4)), _mm_set1_epi16(0xff));
+    };
+    return (i32_register)_mm_packus_epi16(merged(x.lo), merged(x.hi));
+  };
+  return {{quarter(a.lo), quarter(a.hi)}, {quarter(b.lo), quarter(b.hi)}};
+#elif defined(PRISMAQUANT_NEON)
+  auto const quarter = [](pair<i32_register> x) {
+    uint8x16_t const even = vuzp1q_u8((uint8x16_t)x.lo, (uint8x16_t)x.hi);
+    uint8x16_t const odd = vuzp2q_u8((uint8x16_t)x.lo, (uint8x16_t)x.hi);
+    return (i32_register)vorrq_u8(even, vshlq_n_u8(odd, 4));
+  };
+  return {{quarter(a.lo), quarter(a.hi)}, {quarter(b.lo), quarter(b.hi)}};
+#else
+  std::uint8_t byte[128], packed[64];
+  store(byte, a), store(byte + 64, b);
+  for (int i = 0; i < 64; ++i) packed[i] = static_cast<std::uint8_t>(byte[2 * i] | byte[2 * i + 1] << 4);
+  return load<i32>(packed);
 #endif
 }
 
@@ -136,39 +176,8 @@ PRISMAQUANT_INLINE void store_bytes(std::uint8_t* out, i32 a) {
 #if defined(PRISMAQUANT_AVX512)
   _mm_storeu_si128((__m128i*)out, _mm512_cvtepi32_epi8((__m512i)a));
 #else
-  alignas(64) std::uint8_t all[64];
-  store_bytes(all, a, a, a, a);
-  __builtin_memcpy(out, all, 16);
-#endif
-}
-
-/// Low nibbles of 4 x 16 lanes, each 0 .. 15, to 32 bytes, the even element in the low nibble.
-PRISMAQUANT_INLINE void store_nibbles(std::uint8_t* out, i32 a, i32 b, i32 c, i32 d) {
-  alignas(64) std::uint8_t byte[64];
-  store_bytes(byte, a, b, c, d);
-#if defined(PRISMAQUANT_AVX512)
-  __m512i const pairs = _mm512_maddubs_epi16(_mm512_load_si512(byte), _mm512_set1_epi16(0x1001));  // even + 16 * odd
-  _mm256_storeu_si256((__m256i*)out, _mm512_cvtepi16_epi8(pairs));
-#elif defined(PRISMAQUANT_AVX2)
-  __m256i const weights = _mm256_set1_epi16(0x1001);
-  __m256i const lo = _mm256_maddubs_epi16(_mm256_load_si256((__m256i const*)byte), weights);
-  __m256i const hi = _mm256_maddubs_epi16(_mm256_load_si256((__m256i const*)(byte + 32)), weights);
-  _mm256_storeu_si256((__m256i*)out, _mm256_permute4x64_epi64(_mm256_packus_epi16(lo, hi), 0xd8));
-#elif defined(PRISMAQUANT_SSE2)
-  for (int i = 0; i < 2; ++i) {
-    auto const merged = [&](int j) {  // a word holds even | odd << 8: bring odd next to even, drop the rest
-      __m128i const v = _mm_load_si128((__m128i const*)(byte + 32 * i) + j);
-      return _mm_and_si128(_mm_or_si128(v, _mm_srli_epi16(v, 4)), _mm_set1_epi16(0xff));
-    };
-    _mm_storeu_si128((__m128i*)(out + 16 * i), _mm_packus_epi16(merged(0), merged(1)));
-  }
-#elif defined(PRISMAQUANT_NEON)
-  for (int i = 0; i < 2; ++i) {
-    uint8x16x2_t const v = vld2q_u8(byte + 32 * i);  // even and odd elements apart
-    vst1q_u8(out + 16 * i, vorrq_u8(v.val[0], vshlq_n_u8(v.val[1], 4)));
-  }
-#else
-  for (int i = 0; i < 32; ++i) out[i] = static_cast<std::uint8_t>(byte[2 * i] | byte[2 * i + 1] << 4);
+  i32 const all = pack_bytes(a, a, a, a);
+  __builtin_memcpy(out, &all, 16);
 #endif
 }
 
@@ -246,24 +255,24 @@ struct how_constant {
   static constexpr how value = How;
 };
 
-/// 16 floats.
-template <how How>
-PRISMAQUANT_INLINE void store_how(float* out, f32 a) {
+/// 64 bytes.
+template <how How, class T, class V>
+PRISMAQUANT_INLINE void store_how(T* out, V a) {
+#if defined(PRISMAQUANT_AVX512)
+  if constexpr (How == how::stream) return _mm512_stream_si512(reinterpret_cast<__m512i*>(out), (__m512i)a);
+#elif defined(PRISMAQUANT_AVX2)
+  if constexpr (How == how::stream) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(out), (__m256i)a.lo);
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(out) + 1, (__m256i)a.hi);
+  }
+#endif
 #if defined(PRISMAQUANT_AVX512) || defined(PRISMAQUANT_AVX2) || defined(PRISMAQUANT_SSE2)
   if constexpr (How != how::plain) {
-    if constexpr (How == how::stream_16 || register_bytes == 16) {
-      alignas(64) float piece[16];
-      store(piece, a);
-      PRISMAQUANT_UNROLL
-      for (int i = 0; i < 16; i += 4) _mm_stream_ps(out + i, _mm_load_ps(piece + i));
-    } else {
-#if defined(PRISMAQUANT_AVX512)
-      _mm512_stream_ps(out, (__m512)a);
-#elif defined(PRISMAQUANT_AVX2)
-      _mm256_stream_ps(out, (__m256)a.lo);
-      _mm256_stream_ps(out + 8, (__m256)a.hi);
-#endif
-    }
+    alignas(64) char piece[64];
+    store(piece, a);
+    auto* const to = reinterpret_cast<__m128i*>(out);
+    PRISMAQUANT_UNROLL
+    for (int i = 0; i < 4; ++i) _mm_stream_si128(to + i, _mm_load_si128(reinterpret_cast<__m128i const*>(piece) + i));
     return;
   }
 #endif
@@ -275,10 +284,10 @@ template <how How>
 PRISMAQUANT_INLINE void store_u16_how(std::uint16_t* out, i32 a, i32 b) {
 #if defined(PRISMAQUANT_AVX512) || defined(PRISMAQUANT_AVX2) || defined(PRISMAQUANT_SSE2)
   if constexpr (How != how::plain) {
-    alignas(64) float packed[16];
-    store_u16(reinterpret_cast<std::uint16_t*>(packed), a);
-    store_u16(reinterpret_cast<std::uint16_t*>(packed) + 16, b);
-    return store_how<How>(reinterpret_cast<float*>(out), load<f32>(packed));
+    alignas(64) std::uint16_t packed[32];
+    store_u16(packed, a);
+    store_u16(packed + 16, b);
+    return store_how<How>(out, load<i32>(packed));
   }
 #endif
   store_u16(out, a);
@@ -290,6 +299,19 @@ PRISMAQUANT_INLINE void stream_fence() {
 #if defined(PRISMAQUANT_AVX512) || defined(PRISMAQUANT_AVX2) || defined(PRISMAQUANT_SSE2)
   _mm_sfence();
 #endif
+}
+
+/// Calls `body` with the way of writing that the address and `stream` allow.
+template <class Body>
+PRISMAQUANT_INLINE void with_stores(void const* out, bool stream, Body&& body) {
+  auto const address = reinterpret_cast<std::uintptr_t>(out);
+  if (!stream || address % 16 != 0) return body(how_constant<how::plain>{});
+  if (address % register_bytes == 0) {
+    body(how_constant<how::stream>{});
+  } else {
+    body(how_constant<how::stream_16>{});
+  }
+  stream_fence();
 }
 
 /// Asks for the cache line `distance` bytes behind `p`, which may lie outside of any object: nothing is touched.

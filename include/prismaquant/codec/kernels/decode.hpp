@@ -83,19 +83,6 @@ PRISMAQUANT_INLINE void decode_groups_how(std::uint8_t const* codes, std::uint8_
   }
 }
 
-/// Calls `body` with the way of writing that `out` and `stream` allow.
-template <class Body>
-PRISMAQUANT_INLINE void with_stores(void const* out, bool stream, Body&& body) {
-  auto const address = reinterpret_cast<std::uintptr_t>(out);
-  if (!stream || address % 16 != 0) return body(how_constant<how::plain>{});
-  if (address % register_bytes == 0) {
-    body(how_constant<how::stream>{});
-  } else {
-    body(how_constant<how::stream_16>{});
-  }
-  stream_fence();
-}
-
 template <class Scale, class Element, output Out>
 void decode_groups(std::uint8_t const* codes, std::uint8_t const* scales, std::size_t count, float global_scale,
                    void* out, bool stream) noexcept {

@@ -36,7 +36,7 @@ PRISMAQUANT_INLINE rounded<Mantissa> round_magnitude(f32 x, float largest, std::
   i32 const magnitude = min(magnitude_bits(x), bits(splat(largest)));
   i32 const binade = max(magnitude & splat(infinity_bits), splat(smallest_normal));
   constexpr float shift = static_cast<float>(1 << (23 - Mantissa));
-  return {bits(floats(binade) * splat(shift) + floats(magnitude)), binade};
+  return {bits(add_product(floats(binade), splat(shift), floats(magnitude))), binade};
 }
 
 /// E2M1: M = 1, smallest normal 1. |x| / step is 0 .. 4; two codes per binade, and t's exponent is 149 at E = 1.

@@ -2,8 +2,8 @@
 /// Encoding a row under one scale that is already known: FP8, and BF16, whose scale is 1.
 #pragma once
 
-#include "prismaquant/codec/kernels/elements.hpp"
 #include "prismaquant/codec/kernels/encode_groups.hpp"
+#include "prismaquant/codec/kernels/lines.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
 
@@ -46,25 +46,28 @@ std::uint32_t largest(void const* weights, std::size_t count) noexcept {
 
 /// Bytes of an element codec: nearest code of weight / scale, the exact quotient.
 template <class Element, input In>
-void encode_scaled(void const* weights, std::size_t count, float scale, void* codes) noexcept {
+void encode_scaled(void const* weights, std::size_t count, float scale, void* codes, bool stream) noexcept {
   f32 const divisor = splat(scale);
   auto* const out = static_cast<std::uint8_t*>(codes);
-  auto const put = [&](x64 const& x, std::uint8_t* to) PRISMAQUANT_INLINE_LAMBDA {
-    store_bytes(to, Element::encode(x.v[0] / divisor), Element::encode(x.v[1] / divisor),
-                Element::encode(x.v[2] / divisor), Element::encode(x.v[3] / divisor));
+  auto const line = [&](x64 const& x) PRISMAQUANT_INLINE_LAMBDA {
+    f32 const quotients[4] = {x.v[0] / divisor, x.v[1] / divisor, x.v[2] / divisor, x.v[3] / divisor};
+    return encode_line<Element>(quotients);
   };
-  for_each_64<In>(
-      weights, count, [&](x64 const& x, std::size_t i) PRISMAQUANT_INLINE_LAMBDA { put(x, out + i); },
-      [&](x64 const& x, std::size_t i, std::size_t n) PRISMAQUANT_INLINE_LAMBDA {
-        std::uint8_t rest[64];
-        put(x, rest);
-        __builtin_memcpy(out + i, rest, n);
-      });
+  with_stores(out, stream, [&](auto way) PRISMAQUANT_INLINE_LAMBDA {
+    for_each_64<In>(
+        weights, count,
+        [&](x64 const& x, std::size_t i)
+            PRISMAQUANT_INLINE_LAMBDA { store_how<decltype(way)::value>(out + i, line(x)); },
+        [&](x64 const& x, std::size_t i, std::size_t n) PRISMAQUANT_INLINE_LAMBDA {
+          i32 const rest = line(x);
+          __builtin_memcpy(out + i, &rest, n);
+        });
+  });
 }
 
 /// bfloat16 of finite weights: nearest, ties to even, the largest finite value at most.
 template <input In>
-void encode_bf16(void const* weights, std::size_t count, float, void* codes) noexcept {
+void encode_bf16(void const* weights, std::size_t count, float, void* codes, bool) noexcept {
   auto* const out = static_cast<std::uint16_t*>(codes);
   auto const put = [&](x64 const& x, std::uint16_t* to) PRISMAQUANT_INLINE_LAMBDA {
     PRISMAQUANT_UNROLL
