@@ -1,6 +1,7 @@
 /// @file
-/// The codec: encode, decode and squared error of one matrix in one format. Every function validates first and touches
-/// no output before; results are the same for every executor.
+/// The codec: encode, decode and squared error of one matrix in one format. Every function validates shapes first and
+/// touches no output before; results are the same for every executor and every instruction set. What is written out here
+/// is the scalar reference; `row_kernels.hpp` does the same, faster, where it can.
 #pragma once
 
 #include <array>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "prismaquant/codec/quantized.hpp"
+#include "prismaquant/codec/row_kernels.hpp"
 #include "prismaquant/codec/scale_rules.hpp"
 #include "prismaquant/core/executor.hpp"
 #include "prismaquant/core/fp_environment.hpp"
@@ -98,7 +100,8 @@ typename F::scale::code_type choose_scale(matrix_view<T const> block, float glob
 
 /// Encodes `weights` into `out` (whose shapes must fit, whose global scale is used), choosing block scales by `Rule`.
 /// Each element is the nearest value of weight / scale (an exact quotient), ties to even, saturating.
-/// @throws shape_error, numeric_error (NaN or infinite weights: how many, and where the first is).
+/// @throws shape_error, numeric_error (NaN or infinite weights: how many, and where the first is; `out` may then hold
+/// anything, because the weights are read only once).
 template <format F, scale_rule Rule = amax_rule, weight_type T, executor Executor>
 void encode_into(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor) {
   if (auto const reason = why_not<F>(weights.columns); !reason.empty()) throw shape_error("weight: " + reason);
@@ -107,6 +110,7 @@ void encode_into(matrix_view<T const> weights, quantized_view<F> out, Executor&&
                       detail::shape_text(out.rows, out.columns));
   }
   out.validate();
+  if (detail::encode_with_kernels<F, Rule>(weights, out, executor)) return;
   require_finite("weight", weights);
   if constexpr (!has_scales<F>) {
     executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
@@ -173,6 +177,7 @@ requires std::same_as<Out, float> || std::same_as<Out, bfloat16>
 void decode(const_quantized_view<F> quantized, matrix_view<Out> out, Executor&& executor = {}) {
   quantized.validate();
   detail::require_shape("out", out, quantized.rows, quantized.columns);
+  if (detail::decode_with_kernels<F>(quantized, out, executor)) return;
   executor.for_ranges(quantized.rows, [&](std::size_t begin, std::size_t end) {
     fp_environment_guard const guard;
     detail::for_each_decoded<F>(quantized, begin, end, [&](std::size_t r, std::size_t c, float value) {

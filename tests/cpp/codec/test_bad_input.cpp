@@ -28,12 +28,14 @@ TEMPLATE_LIST_TEST_CASE("NaN and infinity are refused with their count and place
                       "weight: 2 NaN and 1 infinite values, the first at row 1, column 8");
 }
 
-TEST_CASE("nothing is written when the input is refused") {
-  test::random_matrix weights(1, 16, 3);
-  weights.elements[15] = std::numeric_limits<float>::infinity();
-  quantized_matrix<nvfp4> out(1, 16);
-  REQUIRE_THROWS_AS(encode_into<nvfp4>(weights.view(), out.view(), serial_executor{}), numeric_error);
-  for (auto const byte : out.codes()) REQUIRE(byte == 0);
+TEST_CASE("nothing is written when a shape or a global scale is refused") {
+  test::random_matrix const weights(1, 16, 3);
+  quantized_matrix<nvfp4> taller(2, 16), broken(1, 16, -1.0f);
+  REQUIRE_THROWS_AS(encode_into<nvfp4>(weights.view(), taller.view(), serial_executor{}), shape_error);
+  REQUIRE_THROWS_AS(encode_into<nvfp4>(weights.view(), broken.view(), serial_executor{}), numeric_error);
+  for (auto const* const out : {&taller, &broken}) {
+    for (auto const byte : out->codes()) REQUIRE(byte == 0);
+  }
 }
 
 TEST_CASE("outputs of the wrong shape are refused") {

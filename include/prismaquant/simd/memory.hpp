@@ -1,0 +1,324 @@
+/// @file
+/// How 16 lanes come from and go to memory: weights of three types in, codes of 4, 8 and 16 bits and floats out.
+/// The one file with a version per instruction set, beside `transpose.hpp`. All of it in element order, any alignment.
+#pragma once
+
+#include "prismaquant/simd/lanes.hpp"
+
+#if defined(PRISMAQUANT_HAS_VECTORS)
+
+namespace prismaquant::PRISMAQUANT_TARGET {
+
+/// Types of weights. The kernels see bits; `core/float_types.hpp` has the same types for the scalar codec.
+enum class input { float32, bfloat16, float16 };
+
+template <input In>
+inline constexpr std::size_t input_bytes = In == input::float32 ? 4 : 2;
+
+/// 16 unsigned 16-bit integers, widened.
+PRISMAQUANT_INLINE i32 load_u16(std::uint16_t const* p) {
+#if defined(PRISMAQUANT_AVX512)
+  return (i32)_mm512_cvtepu16_epi32(_mm256_loadu_si256((__m256i const*)p));
+#elif defined(PRISMAQUANT_AVX2)
+  auto const half = [&](int i) { return (i32_register)_mm256_cvtepu16_epi32(_mm_loadu_si128((__m128i const*)p + i)); };
+  return {half(0), half(1)};
+#elif defined(PRISMAQUANT_SSE2)
+  auto const half = [&](int i) {
+    __m128i const v = _mm_loadu_si128((__m128i const*)p + i);
+    __m128i const zero = _mm_setzero_si128();
+    return pair<i32_register>{(i32_register)_mm_unpacklo_epi16(v, zero), (i32_register)_mm_unpackhi_epi16(v, zero)};
+  };
+  return {half(0), half(1)};
+#else
+  i32 v;
+  std::int32_t wide[16];
+  for (int i = 0; i < 16; ++i) wide[i] = p[i];
+  __builtin_memcpy(&v, wide, sizeof v);
+  return v;
+#endif
+}
+
+/// 16 bytes, widened.
+PRISMAQUANT_INLINE i32 load_u8(std::uint8_t const* p) {
+#if defined(PRISMAQUANT_AVX512)
+  return (i32)_mm512_cvtepu8_epi32(_mm_loadu_si128((__m128i const*)p));
+#elif defined(PRISMAQUANT_AVX2)
+  auto const half = [&](int i) {
+    return (i32_register)_mm256_cvtepu8_epi32(_mm_loadl_epi64((__m128i const*)(p + 8 * i)));
+  };
+  return {half(0), half(1)};
+#elif defined(PRISMAQUANT_SSE2)
+  __m128i const zero = _mm_setzero_si128();
+  __m128i const v = _mm_loadu_si128((__m128i const*)p);
+  auto const half = [&](__m128i w) {
+    return pair<i32_register>{(i32_register)_mm_unpacklo_epi16(w, zero), (i32_register)_mm_unpackhi_epi16(w, zero)};
+  };
+  return {half(_mm_unpacklo_epi8(v, zero)), half(_mm_unpackhi_epi8(v, zero))};
+#else
+  std::uint16_t wide[16];
+  for (int i = 0; i < 16; ++i) wide[i] = p[i];
+  return load_u16(wide);
+#endif
+}
+
+/// Magnitudes of binary16 as float32, on the integers: significand and exponent move as one to their float32 places and
+/// a multiplication by 2^112 rebiases them, subnormals included, exactly; infinity and NaN, whose exponent is all ones,
+/// get it put back.
+PRISMAQUANT_INLINE f32 widen_float16(i32 magnitude) {
+  i32 const finite = bits(floats(magnitude << 13) * splat(0x1p112f));
+  return floats(finite | (less(splat(0x7bff), magnitude) & splat(0x7f800000)));
+}
+
+/// Weights i .. i + 15 as float32.
+template <input In>
+PRISMAQUANT_INLINE f32 load_weights(void const* data, std::size_t i) {
+  if constexpr (In == input::float32) {
+    return load<f32>(static_cast<float const*>(data) + i);
+  } else {
+    i32 const raw = load_u16(static_cast<std::uint16_t const*>(data) + i);
+    if constexpr (In == input::bfloat16) {
+      return floats(raw << 16);
+    } else {
+      return floats(bits(widen_float16(raw & splat(0x7fff))) | ((raw & splat(0x8000)) << 16));
+    }
+  }
+}
+
+#if defined(PRISMAQUANT_AVX512)
+/// Byte 4 j + {0, 2, 1, 3}[v] is element j of vector v: into order. Two permutations, within and across 128-bit lanes.
+PRISMAQUANT_INLINE i32 order_acbd(i32 bytes) {
+  __m512i const within = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15));
+  __m512i const across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return (i32)_mm512_permutexvar_epi32(across, _mm512_shuffle_epi8((__m512i)bytes, within));
+}
+#endif
+
+/// Low bytes of 4 x 16 lanes, each 0 .. 255, as 64 bytes in order.
+PRISMAQUANT_INLINE i32 pack_bytes(i32 a, i32 b, i32 c, i32 d) {
+#if defined(PRISMAQUANT_AVX512)
+  // Dwords a, b, c, d are merged to bytes [a c b d] of one register; then bytes into order within each 128-bit lane,
+  // then 4-byte pieces across lanes.
+  __m512i const low = _mm512_set1_epi32(0xffff), even = _mm512_set1_epi32(0x00ff00ff);
+  __m512i const ab = _mm512_ternarylogic_epi32(low, (__m512i)a, _mm512_slli_epi32((__m512i)b, 16), 0xca);
+  __m512i const cd = _mm512_ternarylogic_epi32(low, (__m512i)c, _mm512_slli_epi32((__m512i)d, 16), 0xca);
+  return order_acbd((i32)_mm512_ternarylogic_epi32(even, ab, _mm512_slli_epi32(cd, 8), 0xca));
+#elif defined(PRISMAQUANT_AVX2)
+  auto const half = [&](i32 x, i32 y) {
+    __m256i const words_x = _mm256_packs_epi32((__m256i)x.lo, (__m256i)x.hi);
+    __m256i const words_y = _mm256_packs_epi32((__m256i)y.lo, (__m256i)y.hi);
+    __m256i const bytes = _mm256_packus_epi16(words_x, words_y);
+    return (i32_register)_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  };
+  return {half(a, b), half(c, d)};
+#elif defined(PRISMAQUANT_SSE2)
+  auto const quarter = [](i32 x) {
+    __m128i const lo = _mm_packs_epi32((__m128i)x.lo.lo, (__m128i)x.lo.hi);
+    __m128i const hi = _mm_packs_epi32((__m128i)x.hi.lo, (__m128i)x.hi.hi);
+    return (i32_register)_mm_packus_epi16(lo, hi);
+  };
+  return {{quarter(a), quarter(b)}, {quarter(c), quarter(d)}};
+#elif defined(PRISMAQUANT_NEON)
+  auto const quarter = [](i32 x) {
+    uint16x8_t const lo = vcombine_u16(vmovn_u32((uint32x4_t)x.lo.lo), vmovn_u32((uint32x4_t)x.lo.hi));
+    uint16x8_t const hi = vcombine_u16(vmovn_u32((uint32x4_t)x.hi.lo), vmovn_u32((uint32x4_t)x.hi.hi));
+    return (i32_register)vcombine_u8(vmovn_u16(lo), vmovn_u16(hi));
+  };
+  return {{quarter(a), quarter(b)}, {quarter(c), quarter(d)}};
+#else
+  std::int32_t wide[64];
+  store(wide, a), store(wide + 16, b), store(wide + 32, c), store(wide + 48, d);
+  std::uint8_t byte[64];
+  for (int i = 0; i < 64; ++i) byte[i] = static_cast<std::uint8_t>(wide[i]);
+  return load<i32>(byte);
+#endif
+}
+
+/// 128 bytes, each 0 .. 15, as 64 bytes of two nibbles, the even byte in the low one.
+PRISMAQUANT_INLINE i32 pack_nibbles(i32 a, i32 b) {
+#if defined(PRISMAQUANT_AVX512)
+  __m512i const weights = _mm512_set1_epi16(0x1001);  // even + 16 * odd
+  __m512i const lo = _mm512_maddubs_epi16((__m512i)a, weights), hi = _mm512_maddubs_epi16((__m512i)b, weights);
+  __m512i const order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  return (i32)_mm512_permutexvar_epi64(order, _mm512_packus_epi16(lo, hi));
+#elif defined(PRISMAQUANT_AVX2)
+  auto const half = [](i32 x) {
+    __m256i const weights = _mm256_set1_epi16(0x1001);
+    __m256i const lo = _mm256_maddubs_epi16((__m256i)x.lo, weights), hi = _mm256_maddubs_epi16((__m256i)x.hi, weights);
+    return (i32_register)_mm256_permute4x64_epi64(_mm256_packus_epi16(lo, hi), 0xd8);
+  };
+  return {half(a), half(b)};
+#elif defined(PRISMAQUANT_SSE2)
+  auto const quarter = [](pair<i32_register> x) {
+    auto const merged = [](i32_register v) {  // a word holds even | odd << 8: bring odd next to even, drop the rest
+      __m128i const w = (__m128i)v;
+      return _mm_and_si128(_mm_or_si128(w, _mm_srli_epi16(w, 4)), _mm_set1_epi16(0xff));
+    };
+    return (i32_register)_mm_packus_epi16(merged(x.lo), merged(x.hi));
+  };
+  return {{quarter(a.lo), quarter(a.hi)}, {quarter(b.lo), quarter(b.hi)}};
+#elif defined(PRISMAQUANT_NEON)
+  auto const quarter = [](pair<i32_register> x) {
+    uint8x16_t const even = vuzp1q_u8((uint8x16_t)x.lo, (uint8x16_t)x.hi);
+    uint8x16_t const odd = vuzp2q_u8((uint8x16_t)x.lo, (uint8x16_t)x.hi);
+    return (i32_register)vorrq_u8(even, vshlq_n_u8(odd, 4));
+  };
+  return {{quarter(a.lo), quarter(a.hi)}, {quarter(b.lo), quarter(b.hi)}};
+#else
+  std::uint8_t byte[128], packed[64];
+  store(byte, a), store(byte + 64, b);
+  for (int i = 0; i < 64; ++i) packed[i] = static_cast<std::uint8_t>(byte[2 * i] | byte[2 * i + 1] << 4);
+  return load<i32>(packed);
+#endif
+}
+
+/// Low bytes of 16 lanes, each 0 .. 255, to 16 bytes.
+PRISMAQUANT_INLINE void store_bytes(std::uint8_t* out, i32 a) {
+#if defined(PRISMAQUANT_AVX512)
+  _mm_storeu_si128((__m128i*)out, _mm512_cvtepi32_epi8((__m512i)a));
+#else
+  i32 const all = pack_bytes(a, a, a, a);
+  __builtin_memcpy(out, &all, 16);
+#endif
+}
+
+/// Low 16 bits of 16 lanes.
+PRISMAQUANT_INLINE void store_u16(std::uint16_t* out, i32 a) {
+#if defined(PRISMAQUANT_AVX512)
+  _mm256_storeu_si256((__m256i*)out, _mm512_cvtepi32_epi16((__m512i)a));
+#elif defined(PRISMAQUANT_AVX2)
+  __m256i const low = _mm256_set1_epi32(0xffff);
+  __m256i const words = _mm256_packus_epi32(_mm256_and_si256((__m256i)a.lo, low), _mm256_and_si256((__m256i)a.hi, low));
+  _mm256_storeu_si256((__m256i*)out, _mm256_permute4x64_epi64(words, 0xd8));
+#elif defined(PRISMAQUANT_SSE2)
+  auto const put = [](std::uint16_t* to, pair<i32_register> x) {  // sign extension makes the signed pack exact
+    auto const extended = [](i32_register v) { return _mm_srai_epi32(_mm_slli_epi32((__m128i)v, 16), 16); };
+    _mm_storeu_si128((__m128i*)to, _mm_packs_epi32(extended(x.lo), extended(x.hi)));
+  };
+  put(out, a.lo);
+  put(out + 8, a.hi);
+#elif defined(PRISMAQUANT_NEON)
+  vst1q_u16(out, vcombine_u16(vmovn_u32((uint32x4_t)a.lo.lo), vmovn_u32((uint32x4_t)a.lo.hi)));
+  vst1q_u16(out + 8, vcombine_u16(vmovn_u32((uint32x4_t)a.hi.lo), vmovn_u32((uint32x4_t)a.hi.hi)));
+#else
+  std::int32_t wide[16];
+  __builtin_memcpy(wide, &a, sizeof wide);
+  for (int i = 0; i < 16; ++i) out[i] = static_cast<std::uint16_t>(wide[i]);
+#endif
+}
+
+/// 16 nibbles from 8 bytes, the even element in the low one. Bits above the low four of a lane are unspecified.
+PRISMAQUANT_INLINE i32 load_nibbles(std::uint8_t const* p) {
+#if defined(PRISMAQUANT_AVX512)
+  long long eight;
+  __builtin_memcpy(&eight, p, 8);
+#if defined(PRISMAQUANT_VBMI)
+  // A byte of qword k of the result is eight bits of the source from any bit on: dwords 2 k and 2 k + 1 take nibbles
+  // 2 k and 2 k + 1, in one instruction.
+  __m512i const from = _mm512_setr_epi64(0x0400000000, 0x0c00000008, 0x1400000010, 0x1c00000018, 0x2400000020,
+                                         0x2c00000028, 0x3400000030, 0x3c00000038);
+  return (i32)_mm512_multishift_epi64_epi8(from, _mm512_set1_epi64(eight));
+#else
+  __m512i const half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  __m512i const shift = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+  return (i32)_mm512_srlv_epi32(_mm512_permutexvar_epi32(half, _mm512_set1_epi64(eight)), shift);
+#endif
+#elif defined(PRISMAQUANT_AVX2)
+  auto const eight = [&](int i) {
+    int four;
+    __builtin_memcpy(&four, p + 4 * i, 4);
+    return (i32_register)_mm256_srlv_epi32(_mm256_set1_epi32(four), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+  };
+  return {eight(0), eight(1)};
+#elif defined(PRISMAQUANT_SSE2)
+  __m128i const v = _mm_loadl_epi64((__m128i const*)p);
+  __m128i const bytes = _mm_unpacklo_epi8(v, _mm_srli_epi16(v, 4));
+  __m128i const zero = _mm_setzero_si128();
+  auto const half = [&](__m128i w) {
+    return pair<i32_register>{(i32_register)_mm_unpacklo_epi16(w, zero), (i32_register)_mm_unpackhi_epi16(w, zero)};
+  };
+  return {half(_mm_unpacklo_epi8(bytes, zero)), half(_mm_unpackhi_epi8(bytes, zero))};
+#else
+  std::uint8_t nibble[16];
+  for (int i = 0; i < 8; ++i) {
+    nibble[2 * i] = p[i] & 0x0f;
+    nibble[2 * i + 1] = p[i] >> 4;
+  }
+  return load_u8(nibble);
+#endif
+}
+
+/// How a row is written: plainly, or past the caches to addresses aligned to a register, or only to 16 bytes.
+enum class how { plain, stream, stream_16 };
+
+template <how How>
+struct how_constant {
+  static constexpr how value = How;
+};
+
+/// 64 bytes.
+template <how How, class T, class V>
+PRISMAQUANT_INLINE void store_how(T* out, V a) {
+#if defined(PRISMAQUANT_AVX512)
+  if constexpr (How == how::stream) return _mm512_stream_si512(reinterpret_cast<__m512i*>(out), (__m512i)a);
+#elif defined(PRISMAQUANT_AVX2)
+  if constexpr (How == how::stream) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(out), (__m256i)a.lo);
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(out) + 1, (__m256i)a.hi);
+  }
+#endif
+#if defined(PRISMAQUANT_AVX512) || defined(PRISMAQUANT_AVX2) || defined(PRISMAQUANT_SSE2)
+  if constexpr (How != how::plain) {
+    alignas(64) char piece[64];
+    store(piece, a);
+    auto* const to = reinterpret_cast<__m128i*>(out);
+    PRISMAQUANT_UNROLL
+    for (int i = 0; i < 4; ++i) _mm_stream_si128(to + i, _mm_load_si128(reinterpret_cast<__m128i const*>(piece) + i));
+    return;
+  }
+#endif
+  store(out, a);
+}
+
+/// Low 16 bits of 32 lanes.
+template <how How>
+PRISMAQUANT_INLINE void store_u16_how(std::uint16_t* out, i32 a, i32 b) {
+#if defined(PRISMAQUANT_AVX512) || defined(PRISMAQUANT_AVX2) || defined(PRISMAQUANT_SSE2)
+  if constexpr (How != how::plain) {
+    alignas(64) std::uint16_t packed[32];
+    store_u16(packed, a);
+    store_u16(packed + 16, b);
+    return store_how<How>(out, load<i32>(packed));
+  }
+#endif
+  store_u16(out, a);
+  store_u16(out + 16, b);
+}
+
+/// Makes streamed stores visible before anything that follows.
+PRISMAQUANT_INLINE void stream_fence() {
+#if defined(PRISMAQUANT_AVX512) || defined(PRISMAQUANT_AVX2) || defined(PRISMAQUANT_SSE2)
+  _mm_sfence();
+#endif
+}
+
+/// Calls `body` with the way of writing that the address and `stream` allow.
+template <class Body>
+PRISMAQUANT_INLINE void with_stores(void const* out, bool stream, Body&& body) {
+  auto const address = reinterpret_cast<std::uintptr_t>(out);
+  if (!stream || address % 16 != 0) return body(how_constant<how::plain>{});
+  if (address % register_bytes == 0) {
+    body(how_constant<how::stream>{});
+  } else {
+    body(how_constant<how::stream_16>{});
+  }
+  stream_fence();
+}
+
+/// Asks for the cache line `distance` bytes behind `p`, which may lie outside of any object: nothing is touched.
+PRISMAQUANT_INLINE void prefetch(void const* p, std::size_t distance) {
+  __builtin_prefetch(reinterpret_cast<void const*>(reinterpret_cast<std::uintptr_t>(p) + distance), 0, 3);
+}
+
+}  // namespace prismaquant::PRISMAQUANT_TARGET
+
+#endif

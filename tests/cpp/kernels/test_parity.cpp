@@ -1,0 +1,157 @@
+// Kernels give the bytes of the scalar codec: shapes, strides, threads, floating-point environments.
+#include <cmath>
+#include <cstdlib>
+
+#include "kernels/parity.hpp"
+#include "support/random_matrix.hpp"
+
+using namespace prismaquant;
+using namespace prismaquant::test;
+
+namespace {
+
+template <format F>
+float global_scale_for(matrix_view<float const> weights) {
+  if constexpr (F::has_global_scale) return F::global_scale(block_amax(weights), 448.0f);
+  return 1.0f;
+}
+
+// Rows of normal deviates whose sizes span many binades, with zeros, exact ties and row maxima among them.
+random_matrix hostile_matrix(std::size_t rows, std::size_t columns, unsigned seed) {
+  random_matrix m(rows, columns, seed);
+  std::mt19937 generator(seed);
+  for (std::size_t i = 0; i < m.elements.size(); ++i) {
+    auto& x = m.elements[i];
+    switch (generator() % 8u) {
+      case 0:
+        x = std::ldexp(x, static_cast<int>(generator() % 24u) - 16);
+        break;
+      case 1:
+        x = 0.0f;
+        break;
+      case 2:
+        x = -0.0f;
+        break;
+      case 3:
+        x = 0.25f * static_cast<float>(static_cast<int>(generator() % 49u) - 24);
+        break;
+      default:
+        break;
+    }
+  }
+  return m;
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("rows of 1 to 130 columns", "", format_list) {
+  for (std::size_t columns = 1; columns <= 130; ++columns) {
+    if (!why_not<TestType>(columns).empty()) continue;
+    auto const m = hostile_matrix(3, columns, static_cast<unsigned>(columns));
+    float const g = global_scale_for<TestType>(m.view());
+    require_encode_parity<TestType, amax_rule>(m.view(), g);
+    require_encode_parity<TestType, sweep_rule>(m.view(), g);
+    auto const q = on_scalar([&] { return encode<TestType>(m.view(), g); });
+    require_decode_parity<TestType, float>(q.view());
+    require_decode_parity<TestType, bfloat16>(q.view());
+  }
+}
+
+TEMPLATE_LIST_TEST_CASE("long rows, and every number of groups in the last chunk", "", format_list) {
+  for (std::size_t columns = 1024; columns <= 2048 + 512; columns += 32) {
+    auto const m = hostile_matrix(2, columns, static_cast<unsigned>(columns));
+    float const g = global_scale_for<TestType>(m.view());
+    require_encode_parity<TestType, amax_rule>(m.view(), g);
+    auto const q = on_scalar([&] { return encode<TestType>(m.view(), g); });
+    require_decode_parity<TestType, float>(q.view());
+    require_decode_parity<TestType, bfloat16>(q.view());
+  }
+}
+
+TEMPLATE_LIST_TEST_CASE("strided, transposed, reversed and unaligned views", "", format_list) {
+  auto const m = hostile_matrix(160, 192, 5);
+  float const g = global_scale_for<TestType>(m.view());
+  require_encode_parity<TestType, amax_rule>(m.view().part(3, 1, 150, 160), g);  // rows start at odd places
+  require_encode_parity<TestType, amax_rule>(matrix_view<float const>{m.elements.data(), 192, 160, 1, 192}, g);
+  require_encode_parity<TestType, amax_rule>(matrix_view<float const>{&m.elements[191], 160, 192, 192, -1}, g);
+  require_encode_parity<TestType, amax_rule>(matrix_view<float const>{m.elements.data(), 160, 96, 192, 2}, g);
+  require_encode_parity<TestType, amax_rule>(matrix_view<float const>{m.elements.data(), 5, 96, 0, 1}, g);
+}
+
+TEMPLATE_LIST_TEST_CASE("bfloat16 and float16 weights", "", format_list) {
+  auto const m = hostile_matrix(7, 1312, 6);
+  float const g = global_scale_for<TestType>(m.view());
+  std::vector<bfloat16> b;
+  std::vector<float16> h;
+  std::mt19937 generator(7);
+  for (auto const x : m.elements) {
+    b.push_back(bfloat16::round(x));
+    auto const any = static_cast<std::uint16_t>(generator());
+    h.push_back({static_cast<std::uint16_t>((any & 0x7c00u) == 0x7c00u ? any & 0x83ffu : any)});
+  }
+  require_encode_parity<TestType, amax_rule>(matrix_view<bfloat16 const>{b.data(), 7, 1312, 1312, 1}, g);
+  require_encode_parity<TestType, amax_rule>(matrix_view<float16 const>{h.data(), 7, 1312, 1312, 1}, g);
+  require_encode_parity<TestType, sweep_rule>(matrix_view<bfloat16 const>{b.data(), 7, 1312, 1312, 1}, g);
+}
+
+TEMPLATE_LIST_TEST_CASE("1, 2 and 7 threads", "", format_list) {
+  auto const m = hostile_matrix(64, 256, 8);
+  float const g = global_scale_for<TestType>(m.view());
+  for (std::size_t const threads : {1u, 2u, 7u}) {
+    require_encode_parity<TestType, amax_rule>(m.view(), g, thread_executor(threads));
+    require_encode_parity<TestType, sweep_rule>(m.view(), g, thread_executor(threads));
+  }
+}
+
+TEMPLATE_LIST_TEST_CASE("global scales at the ends of their range", "", format_list) {
+  auto const m = hostile_matrix(2, 320, 9);
+  for (float const g : {0x1p-149f, 0x1p-126f, 1e-30f, 1e-3f, 1.0f, 1e9f, 1e30f, 0x1.fffffep127f}) {
+    require_encode_parity<TestType, amax_rule>(m.view(), g);
+    auto const q = on_scalar([&] { return encode<TestType>(m.view(), g); });
+    require_decode_parity<TestType, float>(q.view());
+    require_decode_parity<TestType, bfloat16>(q.view());
+  }
+}
+
+TEMPLATE_LIST_TEST_CASE("kernels refuse NaN and infinity as the scalar codec does", "", format_list) {
+  for (float const bad : {std::nanf(""), -INFINITY, INFINITY}) {
+    for (std::size_t const place : {std::size_t{0}, std::size_t{700}, std::size_t{2 * 1088 - 1}}) {
+      random_matrix m(2, 1088, 10);
+      m.elements[place] = bad;
+      on_every_isa([&] { REQUIRE_THROWS_AS(encode<TestType>(m.view()), numeric_error); });
+    }
+  }
+}
+
+#if defined(__SSE__)
+TEMPLATE_LIST_TEST_CASE("a neighbour that flushes subnormals", "", format_list) {
+  random_matrix const m(4, 320, 11, 0x1p-130f);
+  auto const expected = on_scalar([&] { return encode<TestType>(m.view(), 1e30f); });
+  unsigned const before = _mm_getcsr();
+  on_every_isa([&] {
+    _mm_setcsr(before | 0x8040u);
+    auto const found = encode<TestType>(m.view(), 1e30f);
+    _mm_setcsr(before);
+    REQUIRE(same(found, expected));
+  });
+}
+#endif
+
+TEST_CASE("an instruction set that does not exist is refused, with the choices") {
+  REQUIRE_THROWS_AS(use_isa("avx1024"), format_error);
+  REQUIRE_THROWS_WITH(use_isa("avx1024"),
+                      Catch::Contains("instruction set 'avx1024' is not available; this processor can run: scalar, "));
+}
+
+TEST_CASE("the environment names the instruction set, or the error names it") {
+  char const* const wanted = std::getenv("PRISMAQUANT_ISA");
+  if (wanted != nullptr && std::string(wanted) == "nonsense") {
+    REQUIRE_THROWS_WITH(
+        active_kernels(),
+        Catch::Contains("PRISMAQUANT_ISA 'nonsense' is not available; this processor can run: scalar, "));
+  } else if (wanted != nullptr) {
+    REQUIRE(std::string(active_kernels().isa) == wanted);
+  } else {
+    REQUIRE(active_kernels().isa == available_isas().back());
+  }
+}
