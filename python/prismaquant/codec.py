@@ -88,8 +88,8 @@ class Codec:
             ``[rows, columns]``.
         scale_rule
             ``"amax"``: the largest magnitude of a block becomes the largest element (the bytes of compressed-tensors'
-            own compressor). ``"sweep"``: the scale with the least squared error. Formats without a scale sweep (FP8)
-            give the same bytes for both.
+            own compressor). ``"sweep"``: the scale with the least squared error, of all E4M3 scales for nvfp4 and of
+            two exponents for MX formats. Formats without a scale sweep (FP8) give the same bytes for both.
         global_scale
             Divisor for nvfp4; by default ``448 * 6 / amax`` (``256 * 6 / amax`` for ``"sweep"``, which leaves room for
             upward moves). Fused siblings must share one: see `prismaquant.shared_global_scale`.

@@ -48,8 +48,9 @@ struct amax_rule {
   }
 };
 
-/// The code with the smallest squared error among all that can have it (the scale codec's `sweep` window); the smallest
-/// code on ties. Errors are exact quotients and float64 sums: no estimate decides.
+/// The code with the smallest squared error in the scale codec's `sweep` window; the smallest code on ties. For NVFP4 the
+/// window holds every code that can be the best; for E8M0 two exponents, which misses only blocks of rare shape. Errors
+/// are exact quotients and float64 sums: no estimate decides.
 struct sweep_rule {
   static constexpr std::string_view name = "sweep";
   /// Leaves room for upward moves: 448 / 256 = 1.75 times amax / 6.

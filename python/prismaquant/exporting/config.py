@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
     from prismaquant.model import Model
 
-__all__ = ["COMPRESSED_TENSORS", "FILE", "KEY", "config_json", "quantization_config"]
+__all__ = ["COMPRESSED_TENSORS", "DTYPE", "DTYPE_KEYS", "FILE", "KEY", "config_json", "quantization_config"]
 
 FILE = "config.json"
 
@@ -29,6 +29,10 @@ KEY = "quantization_config"
 #: Release of compressed-tensors whose layout is written. Informative: no reader acts on it.
 COMPRESSED_TENSORS = "0.17.0"
 
+#: The dtype of a quantized folder, and the names that transformers has given to that field.
+DTYPE = "bfloat16"
+DTYPE_KEYS = ("dtype", "torch_dtype")
+
 #: Parts that may stand, repeated, before ``layers``: transformers and vLLM nest a language model in different orders.
 _PREFIXES = ("model", "language_model")
 
@@ -37,11 +41,16 @@ _Kinds: TypeAlias = dict[tuple[str, str, tuple[str, ...]], set[int]]
 
 
 def config_json(model: Model, plan: Plan) -> bytes:
-    """The file: every key of the source in its order, then the section (none where all units are BF16)."""
+    """The file: every key of the source in its order, then the section (none where all units are BF16).
+
+    The dtype becomes bfloat16 whatever the source's was: compressed-tensors decodes NVFP4 to bfloat16 only, and a model
+    loaded in the dtype of its config would then multiply two dtypes.
+    """
     section = quantization_config(model, {unit.name: unit.scheme for unit in plan.units})
     if section is None:
         return (model.path / FILE).read_bytes()
-    document = {**model.config, KEY: section}
+    dtype = dict.fromkeys([key for key in DTYPE_KEYS if key in model.config], DTYPE)
+    document = {**model.config, **dtype, KEY: section}
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from prismaquant.codec import get_codec
 from prismaquant.exporting import schemes
 from prismaquant.exporting.run import export
+from prismaquant.exporting.verify import verify
 from prismaquant.formats import BF16
 from prismaquant.model import Model, open_model
 from prismaquant.types import Array
@@ -87,6 +88,18 @@ def test_mixed_folder_loads_with_the_weights_we_decode(name: str, tmp_path: Path
         np.testing.assert_array_equal(
             model.get_parameter(passed).detach().view(torch.uint16).numpy(), weights[passed], err_msg=passed
         )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_folders_of_other_source_dtypes_run_when_loaded_by_default(dtype: str, tmp_path: Path) -> None:
+    """compressed-tensors decodes NVFP4 to bfloat16 only, so the config must not keep the source's dtype."""
+    source = open_model(build("llama", tmp_path / "source", dtype=dtype))
+    export(source, cycled(source, ("NVFP4A16", "FP8_DYNAMIC", "BF16")), tmp_path / "out")
+    verify(tmp_path / "out", source=source.path).raise_for_failures()
+    model, info = load(tmp_path / "out")
+    assert not any(info.values()), info
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.arange(24)[None]).logits).all()
 
 
 EXPECTED = {

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.errors import ModelError
+from prismaquant.exporting.config import DTYPE, DTYPE_KEYS
+from prismaquant.exporting.config import FILE as _CONFIG
+from prismaquant.exporting.config import KEY as _ADDED
 from prismaquant.exporting.report import Check
 from prismaquant.formats import BF16
 from prismaquant.model.architectures import find_architecture
@@ -27,9 +30,7 @@ __all__ = [
     "resolve_linear",
 ]
 
-_CONFIG = "config.json"
 _HEAD = "lm_head"
-_ADDED = "quantization_config"
 _MOST_LAYERS = 100_000  # a damaged number must not make us list names for ever
 
 
@@ -72,8 +73,9 @@ def read_layout(config: Mapping[str, Any]) -> tuple[Layout | None, list[Check]]:
 
 
 def check_config(config: Mapping[str, Any], source: Mapping[str, Any]) -> Iterator[Check]:
-    """Apart from the quantization, the configuration is the source's."""
-    for key in sorted((config.keys() | source.keys()) - {_ADDED}):
+    """Apart from the quantization, and the dtype that comes with it, the configuration is the source's."""
+    settled = {key for key in DTYPE_KEYS if _ADDED in config and config.get(key) == DTYPE}
+    for key in sorted((config.keys() | source.keys()) - {_ADDED} - settled):
         if key not in config:
             yield Check("source-config", f"{_CONFIG}: {key}", f"is missing, the source has {source[key]!r}")
         elif key not in source:
