@@ -3,7 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bind.hpp"
-#include "prismaquant/simd/isa.hpp"
+#include "prismaquant/codec/kernels/library.hpp"
 #include "prismaquant/version.hpp"
 #include "translate.hpp"
 
@@ -14,8 +14,9 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "version", [] { return PRISMAQUANT_VERSION; }, "Version of the C++ headers.");
   m.def(
-      "compiled_isa", [] { return std::string(prismaquant::compiled_isa()); }, "Instruction set of this build.");
-  m.def("processor_isas", &prismaquant::processor_isas, "Instruction sets of this processor.");
+      "active_isa", [] { return std::string(prismaquant::active_kernels().isa); },
+      "The instruction set in use: the widest of this processor, or the one that PRISMAQUANT_ISA names.");
+  m.def("available_isas", &prismaquant::available_isas, "Instruction sets that can be used here, narrowest first.");
   b::bind_formats(m);
   b::bind_codec(m);
   b::bind_solver(m);

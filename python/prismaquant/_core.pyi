@@ -9,14 +9,14 @@ import prismaquant.types
 import typing
 
 __all__: list[str] = [
+    "active_isa",
     "allocate",
-    "compiled_isa",
+    "available_isas",
     "decode",
     "encode",
     "format_info",
     "list_formats",
     "list_solvers",
-    "processor_isas",
     "shared_global_scale",
     "solve",
     "squared_error",
@@ -24,6 +24,11 @@ __all__: list[str] = [
     "version",
     "why_not",
 ]
+
+def active_isa() -> str:
+    """
+    The instruction set in use: the widest of this processor, or the one that PRISMAQUANT_ISA names.
+    """
 
 def allocate(
     bytes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
@@ -34,9 +39,9 @@ def allocate(
     Exact multiple-choice knapsack: one candidate per item, least total loss within the byte budget.
     """
 
-def compiled_isa() -> str:
+def available_isas() -> list[str]:
     """
-    Instruction set of this build.
+    Instruction sets that can be used here, narrowest first.
     """
 
 def decode(
@@ -75,11 +80,6 @@ def list_formats() -> list[str]:
 def list_solvers() -> list[str]:
     """
     Names of all solvers.
-    """
-
-def processor_isas() -> list[str]:
-    """
-    Instruction sets of this processor.
     """
 
 def shared_global_scale(

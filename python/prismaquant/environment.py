@@ -38,10 +38,10 @@ class Environment:
     ----------
     version
         Version of prismaquant, from the compiled core.
-    compiled_isa
-        Instruction set that the compiled core was built for.
-    processor_isas
-        Instruction sets of this processor, narrowest first.
+    active_isa
+        Instruction set of the kernels in use: the widest of this processor, or the one that ``PRISMAQUANT_ISA`` names.
+    available_isas
+        Instruction sets that ``PRISMAQUANT_ISA`` can name here, narrowest first.
     python, system
         Versions of the interpreter and of the operating system.
     cores, free_disk
@@ -51,8 +51,8 @@ class Environment:
     """
 
     version: str
-    compiled_isa: str
-    processor_isas: tuple[str, ...]
+    active_isa: str
+    available_isas: tuple[str, ...]
     python: str
     system: str
     cores: int
@@ -60,7 +60,7 @@ class Environment:
     packages: tuple[Package, ...]
 
     def __repr__(self) -> str:
-        return f"Environment(prismaquant {self.version}, {self.compiled_isa}, python {self.python}, {self.system})"
+        return f"Environment(prismaquant {self.version}, {self.active_isa}, python {self.python}, {self.system})"
 
 
 def doctor() -> Environment:
@@ -71,8 +71,8 @@ def doctor() -> Environment:
     packages += [Package(name, _installed(name), extra) for name, extra in _OPTIONAL.items()]
     return Environment(
         version=_core.version(),
-        compiled_isa=_core.compiled_isa(),
-        processor_isas=tuple(_core.processor_isas()),
+        active_isa=_core.active_isa(),
+        available_isas=tuple(_core.available_isas()),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

@@ -21,8 +21,7 @@ WEIGHT = np.linspace(-2, 2, 4 * 64, dtype=np.float32).reshape(4, 64)
 def test_version_and_environment() -> None:
     environment = pq.doctor()
     assert environment.version == pq.__version__
-    assert environment.processor_isas
-    assert environment.compiled_isa in environment.processor_isas
+    assert environment.active_isa in environment.available_isas
 
 
 @pytest.mark.parametrize("name", pq.list_formats())

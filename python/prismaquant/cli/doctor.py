@@ -33,8 +33,8 @@ def show(environment: Environment) -> None:
 
     rows = [
         ("prismaquant", environment.version),
-        ("compiled for", environment.compiled_isa),
-        ("processor has", ", ".join(environment.processor_isas)),
+        ("kernels in use", environment.active_isa),
+        ("can be used", ", ".join(environment.available_isas)),
         ("python", environment.python),
         ("system", environment.system),
         ("cores", str(environment.cores)),

@@ -127,7 +127,7 @@ HOUSE = "include/prismaquant/"
     [
         ("core/error.hpp", '#include "prismaquant/formats/bf16.hpp"', "core may not include formats"),
         ("formats/fp8.hpp", '#include "prismaquant/codec/codec.hpp"', "formats may not include codec"),
-        ("formats/fp8.hpp", "#include <prismaquant/simd/isa.hpp>", "formats may not include simd"),
+        ("formats/fp8.hpp", "#include <prismaquant/simd/lanes.hpp>", "formats may not include simd"),
         ("codec/codec.hpp", '#  include "prismaquant/solver/rtn.hpp"', "codec may not include solver"),
         ("allocator/hull.hpp", '#include "prismaquant/formats/bf16.hpp"  // why', "allocator may not include formats"),
         ("solver/rtn.hpp", '#include "prismaquant/io/recipe.hpp"', "solver may not include io"),
@@ -145,7 +145,7 @@ HOUSE = "include/prismaquant/"
         ("solver/rtn.hpp", "#include <lapacke.h>", "only linalg may include lapacke.h"),
         ("core/error.hpp", "#include <pybind11/pybind11.h>", "only bindings may include pybind11"),
         ("codec/codec.hpp", "#include <xmmintrin.h>", "only core/fp_environment.hpp may include it"),
-        ("codec/codec.hpp", "#include <immintrin.h>", "neither of the standard library nor"),
+        ("codec/codec.hpp", "#include <immintrin.h>", "only simd may include"),
         ("codec/codec.hpp", "#include <sys/mman.h>", "neither of the standard library nor"),
         ("codec/codec.hpp", '#include "quantized.hpp"', "neither of the standard library nor"),
         ("codec/codec.hpp", '#include "../core/error.hpp"', "neither of the standard library nor"),

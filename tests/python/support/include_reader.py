@@ -34,6 +34,9 @@ LIBRARIES = {
     "cblas.h": "linalg",
     "lapacke.h": "linalg",
     "pybind11": "bindings",
+    "immintrin.h": "simd",
+    "emmintrin.h": "simd",
+    "arm_neon.h": "simd",
 }
 #: Headers of compilers and systems -> the one file that needs them.
 SYSTEM = {"xmmintrin.h": "core/fp_environment.hpp"}  # flushing of subnormals has no standard header
