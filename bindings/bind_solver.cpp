@@ -17,7 +17,7 @@ namespace py = pybind11;
 namespace {
 
 record solve_any(tensor_object const& weight, std::string const& format_name, std::string const& solver_name,
-                   std::optional<float> global_scale, std::size_t threads) {
+                 std::optional<float> global_scale, std::size_t threads) {
   auto const arg = tensor_arg::borrow(weight, "weight");
   record result;
   visit_format(format_name, [&]<format F>(F) {
@@ -27,7 +27,9 @@ record solve_any(tensor_object const& weight, std::string const& format_name, st
       {
         py::gil_scoped_release const release;
         arg.visit([&]<class T>(matrix_view<T const> weights) {
-          out.view.global_scale = global_scale ? *global_scale : shared_global_scale<S, F>(block_amax(weights));
+          out.view.global_scale = global_scale
+                                      ? *global_scale
+                                      : shared_global_scale<S, F>(largest_magnitude(weights, thread_executor(threads)));
           report = solve_into<S, F>(weights, out.view, thread_executor(threads));
         });
       }
@@ -49,7 +51,7 @@ std::optional<float> shared_global_scale_any(std::vector<tensor_object> const& w
         float amax = 0.0f;
         for (std::size_t i = 0; i < weights.size(); ++i) {
           auto const arg = tensor_arg::borrow(weights[i], "weights[" + std::to_string(i) + "]");
-          arg.visit([&](auto one) { amax = std::max(amax, block_amax(one)); });
+          arg.visit([&](auto one) { amax = std::max(amax, largest_magnitude(one, thread_executor())); });
         }
         result = shared_global_scale<S, F>(amax);
       }

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bind.hpp"
+#include "prismaquant/codec/kernels/library.hpp"
 #include "prismaquant/simd/isa.hpp"
 #include "prismaquant/version.hpp"
 #include "translate.hpp"
@@ -15,6 +16,13 @@ PYBIND11_MODULE(_core, m) {
       "version", [] { return PRISMAQUANT_VERSION; }, "Version of the C++ headers.");
   m.def(
       "compiled_isa", [] { return std::string(prismaquant::compiled_isa()); }, "Instruction set of this build.");
+  m.def(
+      "active_isa", [] { return std::string(prismaquant::active_kernels().isa); },
+      "Instruction set of the kernels in use; PRISMAQUANT_ISA forces one.");
+  m.def("available_isas", &prismaquant::available_isas,
+        "Kernels that this processor can run, narrowest first: what PRISMAQUANT_ISA accepts.");
+  m.def("use_isa", &prismaquant::use_isa, pybind11::arg("name"),
+        "Puts other kernels to use. Results never depend on it.");
   m.def("processor_isas", &prismaquant::processor_isas, "Instruction sets of this processor.");
   b::bind_formats(m);
   b::bind_codec(m);

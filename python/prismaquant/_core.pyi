@@ -9,7 +9,9 @@ import prismaquant.types
 import typing
 
 __all__: list[str] = [
+    "active_isa",
     "allocate",
+    "available_isas",
     "compiled_isa",
     "decode",
     "encode",
@@ -21,9 +23,15 @@ __all__: list[str] = [
     "solve",
     "squared_error",
     "stored_bytes",
+    "use_isa",
     "version",
     "why_not",
 ]
+
+def active_isa() -> str:
+    """
+    Instruction set of the kernels in use; PRISMAQUANT_ISA forces one.
+    """
 
 def allocate(
     bytes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
@@ -32,6 +40,11 @@ def allocate(
 ) -> dict[str, typing.Any]:
     """
     Exact multiple-choice knapsack: one candidate per item, least total loss within the byte budget.
+    """
+
+def available_isas() -> list[str]:
+    """
+    Kernels that this processor can run, narrowest first: what PRISMAQUANT_ISA accepts.
     """
 
 def compiled_isa() -> str:
@@ -117,6 +130,11 @@ def stored_bytes(
 ) -> int:
     """
     Bytes of codes, block scales and global scale of a matrix.
+    """
+
+def use_isa(name: str) -> None:
+    """
+    Puts other kernels to use. Results never depend on it.
     """
 
 def version() -> str:

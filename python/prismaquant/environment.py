@@ -39,7 +39,9 @@ class Environment:
     version
         Version of prismaquant, from the compiled core.
     compiled_isa
-        Instruction set that the compiled core was built for.
+        Instruction set that the compiled core was built for, kernels aside.
+    active_isa, available_isas
+        Kernels in use, and those that the environment variable ``PRISMAQUANT_ISA`` may name instead, narrowest first.
     processor_isas
         Instruction sets of this processor, narrowest first.
     python, system
@@ -52,6 +54,8 @@ class Environment:
 
     version: str
     compiled_isa: str
+    active_isa: str
+    available_isas: tuple[str, ...]
     processor_isas: tuple[str, ...]
     python: str
     system: str
@@ -60,7 +64,7 @@ class Environment:
     packages: tuple[Package, ...]
 
     def __repr__(self) -> str:
-        return f"Environment(prismaquant {self.version}, {self.compiled_isa}, python {self.python}, {self.system})"
+        return f"Environment(prismaquant {self.version}, {self.active_isa}, python {self.python}, {self.system})"
 
 
 def doctor() -> Environment:
@@ -72,6 +76,8 @@ def doctor() -> Environment:
     return Environment(
         version=_core.version(),
         compiled_isa=_core.compiled_isa(),
+        active_isa=_core.active_isa(),
+        available_isas=tuple(_core.available_isas()),
         processor_isas=tuple(_core.processor_isas()),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",

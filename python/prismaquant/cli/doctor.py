@@ -34,6 +34,8 @@ def show(environment: Environment) -> None:
     rows = [
         ("prismaquant", environment.version),
         ("compiled for", environment.compiled_isa),
+        ("kernels in use", environment.active_isa),
+        ("PRISMAQUANT_ISA may be", ", ".join(environment.available_isas)),
         ("processor has", ", ".join(environment.processor_isas)),
         ("python", environment.python),
         ("system", environment.system),
