@@ -29,7 +29,9 @@ record solve_any(tensor_object const& weight, std::string const& format_name, st
       {
         py::gil_scoped_release const release;
         arg.visit([&]<class T>(matrix_view<T const> weights) {
-          out.view.global_scale = global_scale ? *global_scale : shared_global_scale<S, F>(block_amax(weights));
+          out.view.global_scale = global_scale
+                                      ? *global_scale
+                                      : shared_global_scale<S, F>(largest_magnitude(weights, thread_executor(threads)));
           report = solve_into<S, F>(weights, out.view, thread_executor(threads));
         });
       }
@@ -52,8 +54,9 @@ std::optional<float> shared_global_scale_any(std::vector<tensor_object> const& w
           auto const arg = tensor_arg::borrow(weights[i], name);
           py::gil_scoped_release const release;
           arg.visit([&](auto one) {
-            require_finite(name, one);
-            amax = std::max(amax, block_amax(one));
+            float const own = largest_magnitude(one, thread_executor());
+            if (!is_finite(own)) require_finite(name, one);
+            amax = std::max(amax, own);
           });
         }
         result = shared_global_scale<S, F>(amax);

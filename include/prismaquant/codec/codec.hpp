@@ -1,7 +1,7 @@
 /// @file
 /// The codec: encode, decode and squared error of one matrix in one format. Every function validates shapes first and
-/// touches no output before; results are the same for every executor and every instruction set. What is written out here
-/// is the scalar reference; `row_kernels.hpp` does the same, faster, where it can.
+/// touches no output before; results are the same for every executor and every instruction set. What is written out
+/// here is the scalar reference; `row_kernels.hpp` does the same, faster, where it can.
 #pragma once
 
 #include <array>

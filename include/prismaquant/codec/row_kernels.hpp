@@ -126,6 +126,7 @@ bool encode_tensor(matrix_view<T const> weights, quantized_view<F> const& out, E
   bool const stream = is_larger_than_caches(out.codes);
   std::atomic<std::uint32_t> amax{0};
   executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
+    fp_environment_guard const guard;
     contiguous_rows<T> source(weights);
     std::uint32_t mine = 0;
     for (std::size_t r = begin; r < end; ++r) mine = std::max(mine, largest(source.row(r), weights.columns));
@@ -204,3 +205,24 @@ bool decode_with_kernels(const_quantized_view<F> q, matrix_view<Out> out, Execut
 }
 
 }  // namespace prismaquant::detail
+
+namespace prismaquant {
+
+/// Largest magnitude of a matrix, `block_amax` at the speed of memory: what global scales are made of.
+template <weight_type T, executor Executor = serial_executor>
+float largest_magnitude(matrix_view<T const> weights, Executor&& executor = {}) {
+  auto* const largest = detail::largest_finder<T>();
+  if (largest == nullptr || !detail::has_contiguous_rows(weights)) return block_amax(weights);
+  std::atomic<std::uint32_t> amax{0};
+  executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
+    fp_environment_guard const guard;
+    std::uint32_t mine = 0;
+    for (std::size_t r = begin; r < end; ++r) mine = std::max(mine, largest(&weights(r, 0), weights.columns));
+    for (auto seen = amax.load(); seen < mine && !amax.compare_exchange_weak(seen, mine);) {
+    }
+  });
+  auto const magnitude = std::bit_cast<float>(amax.load());
+  return is_finite(magnitude) ? magnitude : block_amax(weights);  // which skips NaN
+}
+
+}  // namespace prismaquant

@@ -57,7 +57,7 @@ solve_report solve_into(matrix_view<T const> weights, quantized_view<F> out, Exe
 template <solver S, format F, weight_type T, executor Executor = serial_executor>
 solution<F> solve(matrix_view<T const> weights, solve_context const& context = {}, Executor&& executor = {}) {
   float const global_scale =
-      context.global_scale ? *context.global_scale : shared_global_scale<S, F>(block_amax(weights));
+      context.global_scale ? *context.global_scale : shared_global_scale<S, F>(largest_magnitude(weights, executor));
   solution<F> result{quantized_matrix<F>(weights.rows, weights.columns, global_scale), {}};
   result.report = solve_into<S, F>(weights, result.quantized.view(), executor);
   return result;
