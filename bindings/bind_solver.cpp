@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bind.hpp"
+#include "executor.hpp"
 #include "prismaquant/formats/format_list.hpp"
 #include "prismaquant/solver/solver_list.hpp"
 #include "quantized_arg.hpp"
@@ -28,11 +29,12 @@ record solve_any(tensor_object const& weight, std::string const& format_name, st
         py::gil_scoped_release const release;
         arg.visit([&]<class T>(matrix_view<T const> weights) {
           out.view.global_scale = global_scale ? *global_scale : shared_global_scale<S, F>(block_amax(weights));
-          report = solve_into<S, F>(weights, out.view, thread_executor(threads));
+          report = solve_into<S, F>(weights, out.view, module_executor(threads));
         });
       }
       result["codes"] = out.codes;
       result["scales"] = out.scales_or_none();
+      result["extra"] = out.extra_or_none();
       result["global_scale"] = F::has_global_scale ? py::object(py::float_(out.view.global_scale)) : py::none();
       result["squared_error"] = report.squared_error;
     });
@@ -70,7 +72,7 @@ void bind_solver(py::module_& m) {
       },
       "Names of all solvers.");
   m.def("solve", &solve_any, py::arg("weight"), py::arg("format"), py::arg("solver"), py::arg("global_scale"),
-        py::arg("threads"), "Codes, scales, global scale and squared error of one matrix.");
+        py::arg("threads"), "Codes, scales, extra words, global scale and squared error of one matrix.");
   m.def("shared_global_scale", &shared_global_scale_any, py::arg("weights"), py::arg("format"), py::arg("solver"),
         "The global scale (a divisor) of fused siblings; None where the format has none.");
 }

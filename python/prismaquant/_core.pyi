@@ -13,13 +13,17 @@ __all__: list[str] = [
     "compiled_isa",
     "decode",
     "encode",
+    "encoding_error",
+    "error",
     "format_info",
+    "global_scale",
     "list_formats",
+    "list_scale_rules",
     "list_solvers",
     "processor_isas",
+    "roundtrip",
     "shared_global_scale",
     "solve",
-    "squared_error",
     "stored_bytes",
     "version",
     "why_not",
@@ -42,13 +46,14 @@ def compiled_isa() -> str:
 def decode(
     codes: numpy.ndarray,
     scales: numpy.ndarray | None,
+    extra: numpy.ndarray | None,
     format: str,
     global_scale: typing.SupportsFloat | typing.SupportsIndex,
     out: prismaquant.types.Tensor,
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> None:
     """
-    Decodes into `out`, a writable float32 or bfloat16 tensor of the matrix's shape.
+    Decodes into `out`, a writable tensor of the matrix's shape.
     """
 
 def encode(
@@ -56,10 +61,40 @@ def encode(
     format: str,
     scale_rule: str,
     global_scale: typing.SupportsFloat | typing.SupportsIndex,
+    importance: numpy.ndarray | None,
+    saturate: bool,
+    scales: numpy.ndarray | None,
+    extra: numpy.ndarray | None,
     threads: typing.SupportsInt | typing.SupportsIndex,
-) -> tuple[numpy.ndarray, typing.Any]:
+) -> tuple[numpy.ndarray, typing.Any, typing.Any]:
     """
-    Codes and block scales (None where the format has none) of a matrix. threads 0: all.
+    Codes, block scales and extra words (None where the format has none) of a matrix. threads 0: all.
+    """
+
+def encoding_error(
+    weight: prismaquant.types.Tensor,
+    format: str,
+    scale_rule: str,
+    global_scale: typing.SupportsFloat | typing.SupportsIndex,
+    importance: numpy.ndarray | None,
+    saturate: bool,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> dict[str, typing.Any]:
+    """
+    The error that encoding a matrix would make.
+    """
+
+def error(
+    weight: prismaquant.types.Tensor,
+    codes: numpy.ndarray,
+    scales: numpy.ndarray | None,
+    extra: numpy.ndarray | None,
+    format: str,
+    global_scale: typing.SupportsFloat | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> dict[str, typing.Any]:
+    """
+    The error of a quantized matrix.
     """
 
 def format_info(name: str) -> dict[str, typing.Any]:
@@ -67,9 +102,19 @@ def format_info(name: str) -> dict[str, typing.Any]:
     Facts of one format.
     """
 
+def global_scale(weight: prismaquant.types.Tensor, format: str, scale_rule: str) -> float | None:
+    """
+    The global scale (a divisor) of one matrix, from its largest finite magnitude; None where the format has none.
+    """
+
 def list_formats() -> list[str]:
     """
     Names of all formats, in the order of the format list.
+    """
+
+def list_scale_rules(format: str) -> list[str]:
+    """
+    Names of the scale rules that a format takes.
     """
 
 def list_solvers() -> list[str]:
@@ -80,6 +125,20 @@ def list_solvers() -> list[str]:
 def processor_isas() -> list[str]:
     """
     Instruction sets of this processor.
+    """
+
+def roundtrip(
+    weight: prismaquant.types.Tensor,
+    format: str,
+    scale_rule: str,
+    global_scale: typing.SupportsFloat | typing.SupportsIndex,
+    importance: numpy.ndarray | None,
+    saturate: bool,
+    out: prismaquant.types.Tensor,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Decoded values of the encoded matrix, into `out`, a writable tensor of the matrix's shape and dtype.
     """
 
 def shared_global_scale(
@@ -97,26 +156,14 @@ def solve(
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> dict[str, typing.Any]:
     """
-    Codes, scales, global scale and squared error of one matrix.
-    """
-
-def squared_error(
-    weight: prismaquant.types.Tensor,
-    codes: numpy.ndarray,
-    scales: numpy.ndarray | None,
-    format: str,
-    global_scale: typing.SupportsFloat | typing.SupportsIndex,
-    threads: typing.SupportsInt | typing.SupportsIndex,
-) -> float:
-    """
-    Sum of (decoded - weight)^2.
+    Codes, scales, extra words, global scale and squared error of one matrix.
     """
 
 def stored_bytes(
     format: str, rows: typing.SupportsInt | typing.SupportsIndex, columns: typing.SupportsInt | typing.SupportsIndex
 ) -> int:
     """
-    Bytes of codes, block scales and global scale of a matrix.
+    Bytes of codes, block scales, extra words and global scale of a matrix.
     """
 
 def version() -> str:

@@ -83,7 +83,7 @@ def solve(
     _require_known(format, preset)
     solved = _core.solve(weight, format, preset, global_scale, threads or 0)
     shape = (weight.shape[0], weight.shape[1])
-    quantized = Quantized(format, shape, solved["codes"], solved["scales"], solved["global_scale"])
+    quantized = Quantized(format, shape, solved["codes"], solved["scales"], solved["global_scale"], solved["extra"])
     return Solution(quantized, SolveReport(preset, solved["squared_error"]))
 
 
