@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <limits>
 #include <type_traits>
 
 #include "prismaquant/codec/quantized.hpp"
@@ -55,9 +56,8 @@ constexpr block_choice<F> choose_range(matrix_view<T const> block) noexcept {
     }
   }
   constexpr float steps = element::max_value - element::min_value;
-  float const span = high - low;  // overflows only where no bfloat16 step could span it either: then take the parts
-  auto const scale = is_finite(span) ? F::scale::from_amax(span, steps, 1.0f)
-                                     : F::scale::from_amax(high / steps - low / steps, 1.0f, 1.0f);
+  float const span = std::min(high - low, std::numeric_limits<float>::max());  // a wider block saturates
+  auto const scale = F::scale::from_amax(span, steps, 1.0f);
   return {scale, element::encode(element::min_value - low / F::scale::decode(scale, 1.0f))};
 }
 

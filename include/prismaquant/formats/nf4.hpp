@@ -73,9 +73,10 @@ struct dynamic_table {
     constexpr std::array<double, 7> decades{1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0};
     for (std::size_t decade = 0; decade < decades.size(); ++decade) {
       int const parts = 1 << decade;
-      auto const boundary = [&](int k) {  // torch.linspace(0.1, 1): float32, from the nearer end
-        float const step = (1.0f - 0.1f) / static_cast<float>(parts);
-        return 2 * k <= parts ? 0.1f + step * static_cast<float>(k) : 1.0f - step * static_cast<float>(parts - k);
+      // torch.linspace(0.1, 1) in float32: from the nearer end, step and sum rounded once.
+      auto const boundary = [parts](int k) {
+        double const step = double{(1.0f - 0.1f) / static_cast<float>(parts)};
+        return static_cast<float>(2 * k < parts ? double{0.1f} + step * k : 1.0 - step * (parts - k));
       };
       for (int k = 0; k < parts; ++k) {
         float const middle = (boundary(k) + boundary(k + 1)) / 2.0f;
