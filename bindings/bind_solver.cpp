@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bind.hpp"
+#include "executor.hpp"
 #include "prismaquant/formats/format_list.hpp"
 #include "prismaquant/solver/solver_list.hpp"
 #include "quantized_arg.hpp"
@@ -30,7 +31,7 @@ record solve_any(tensor_object const& weight, std::string const& format_name, st
         py::gil_scoped_release const release;
         arg.visit([&]<class T>(matrix_view<T const> weights) {
           out.view.global_scale = global_scale ? *global_scale : shared_global_scale<S, F>(block_amax(weights));
-          report = solve_into<S, F>(weights, out.view, thread_executor(threads));
+          report = solve_into<S, F>(weights, out.view, module_executor(threads));
         });
       }
       result = out.fields();

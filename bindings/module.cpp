@@ -18,6 +18,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("processor_isas", &prismaquant::processor_isas, "Instruction sets of this processor.");
   b::bind_formats(m);
   b::bind_codec(m);
+  b::bind_error(m);
   b::bind_solver(m);
   b::bind_allocator(m);
 }
