@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prismaquant import _core
 from prismaquant.codec import Quantized, get_codec
 from prismaquant.errors import ArgumentError, FormatError, NumericError, ShapeError
-from prismaquant.formats import list_formats
 from prismaquant.solver import DEFAULT_PRESET, list_presets, shared_global_scale, solve
 from prismaquant.types import Array
 from support import numpy_twin as twin
+from support.formats import formats_for
 
-FORMATS = tuple(name for name in list_formats() if _core.why_not(name, 96) is None)
+FORMATS = formats_for(96)
 RULE_OF = {"rtn": "amax", "scale_sweep": "sweep"}
 
 
