@@ -11,6 +11,7 @@ using record = pybind11::typing::Dict<pybind11::str, pybind11::object>;
 
 void bind_formats(pybind11::module_& m);
 void bind_codec(pybind11::module_& m);
+void bind_error(pybind11::module_& m);
 void bind_solver(pybind11::module_& m);
 void bind_allocator(pybind11::module_& m);
 

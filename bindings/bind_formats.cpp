@@ -33,6 +33,7 @@ void bind_formats(py::module_& m) {
           info["block_rows"] = F::block_shape::rows;
           info["block_columns"] = F::block_shape::columns;
           info["has_global_scale"] = F::has_global_scale;
+          info["extra"] = std::string(F::extra::name);
         });
         return info;
       },
@@ -46,7 +47,7 @@ void bind_formats(py::module_& m) {
         return bytes;
       },
       py::arg("format"), py::arg("rows"), py::arg("columns"),
-      "Bytes of codes, block scales and global scale of a matrix.");
+      "Bytes of codes, block scales, extra words and global scale of a matrix.");
 
   m.def(
       "why_not",

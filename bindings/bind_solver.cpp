@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bind.hpp"
+#include "executor.hpp"
 #include "prismaquant/formats/format_list.hpp"
 #include "prismaquant/solver/solver_list.hpp"
 #include "quantized_arg.hpp"
@@ -31,8 +32,8 @@ record solve_any(tensor_object const& weight, std::string const& format_name, st
         arg.visit([&]<class T>(matrix_view<T const> weights) {
           out.view.global_scale = global_scale
                                       ? *global_scale
-                                      : shared_global_scale<S, F>(largest_magnitude(weights, thread_executor(threads)));
-          report = solve_into<S, F>(weights, out.view, thread_executor(threads));
+                                      : shared_global_scale<S, F>(largest_magnitude(weights, module_executor(threads)));
+          report = solve_into<S, F>(weights, out.view, module_executor(threads));
         });
       }
       result = out.fields();
@@ -54,7 +55,7 @@ std::optional<float> shared_global_scale_any(std::vector<tensor_object> const& w
           auto const arg = tensor_arg::borrow(weights[i], name);
           py::gil_scoped_release const release;
           arg.visit([&](auto one) {
-            float const own = largest_magnitude(one, thread_executor());
+            float const own = largest_magnitude(one, module_executor(0));
             if (!is_finite(own)) require_finite(name, one);
             amax = std::max(amax, own);
           });

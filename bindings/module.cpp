@@ -19,6 +19,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("available_isas", &prismaquant::available_isas, "Instruction sets that can be used here, narrowest first.");
   b::bind_formats(m);
   b::bind_codec(m);
+  b::bind_error(m);
   b::bind_solver(m);
   b::bind_allocator(m);
 }

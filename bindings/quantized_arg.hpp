@@ -1,4 +1,4 @@
-// Codes and scales between numpy arrays and quantized views.
+// Codes, scales and extra words between numpy arrays and quantized views.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -13,17 +13,22 @@
 
 namespace prismaquant::bindings {
 
-// Fresh numpy arrays for the codes and scales of a matrix, and the view that a codec writes through.
+template <format F>
+inline constexpr bool has_extra = !std::same_as<typename F::extra, no_extra>;
+
+// Fresh numpy arrays for the codes, scales and extra words of a matrix, and the view that a codec writes through.
 template <format F>
 struct quantized_arrays {
   using word = typename F::layout::word;
   using scale_code = typename F::scale::code_type;
+  using extra_word = typename F::extra::word;
 
   quantized_arrays(std::size_t rows, std::size_t columns, float global_scale)
       : shape(stored<F>(rows, columns)),
         codes({shape.code_rows, shape.code_columns}),
         scales({shape.scale_rows, shape.scale_columns}),
-        view{rows, columns, over(codes), over(scales), global_scale} {}
+        extra({shape.extra_rows, shape.extra_columns}),
+        view{rows, columns, over(codes), over(scales), global_scale, over(extra)} {}
 
   // The fields of the Python dataclass `Quantized`, but for the name of the format.
   record fields() const {
@@ -32,12 +37,14 @@ struct quantized_arrays {
     result["codes"] = codes;
     result["scales"] = has_scales<F> ? py::object(scales) : py::none();
     result["global_scale"] = F::has_global_scale ? py::object(py::float_(view.global_scale)) : py::none();
+    result["extra"] = has_extra<F> ? py::object(extra) : py::none();
     return result;
   }
 
   storage_shape shape;
   py::array_t<word> codes;
   py::array_t<scale_code> scales;
+  py::array_t<extra_word> extra;
   quantized_view<F> view;
 
  private:
@@ -48,16 +55,42 @@ struct quantized_arrays {
   }
 };
 
-// A view of codes and scales that Python holds; shapes are checked by the codec.
 template <format F>
-const_quantized_view<F> quantized_arg(py::array const& codes, std::optional<py::array> const& scales, std::size_t rows,
-                                      std::size_t columns, float global_scale) {
-  const_quantized_view<F> q{rows, columns, array_view<typename F::layout::word>(codes, "codes"), {}, global_scale};
-  if constexpr (has_scales<F>) {
-    if (!scales) throw shape_error("scales: None was given, but " + std::string(F::name) + " has block scales");
-    q.scales = array_view<typename F::scale::code_type>(*scales, "scales");
+auto scales_arg(std::optional<py::array> const& scales) {
+  if (!scales) throw shape_error("scales: None was given, but " + std::string(F::name) + " has block scales");
+  return array_view<typename F::scale::code_type>(*scales, "scales");
+}
+
+template <format F>
+auto extra_arg(std::optional<py::array> const& extra) {
+  if (!extra) {
+    throw shape_error("extra: None was given, but " + std::string(F::name) + " has " + std::string(F::extra::name));
   }
+  return array_view<typename F::extra::word>(*extra, "extra");
+}
+
+// A view of codes, scales and extra words that Python holds; shapes are checked by the codec.
+template <format F>
+const_quantized_view<F> quantized_arg(py::array const& codes, std::optional<py::array> const& scales,
+                                      std::optional<py::array> const& extra, std::size_t rows, std::size_t columns,
+                                      float global_scale) {
+  const_quantized_view<F> q{rows, columns, array_view<typename F::layout::word>(codes, "codes"), {}, global_scale, {}};
+  if constexpr (has_scales<F>) q.scales = scales_arg<F>(scales);
+  if constexpr (has_extra<F>) q.extra = extra_arg<F>(extra);
   return q;
+}
+
+// The global scale that the caller gave, or else the matrix' own, from its largest finite magnitude.
+template <format F, scale_rule Rule, weight_type T>
+float global_scale_or_own(std::optional<float> given, matrix_view<T const> weights) {
+  if (given) return *given;
+  if constexpr (F::has_global_scale) return global_scale_for<Rule, F>(finite_amax(weights));
+  return 1.0f;
+}
+
+// One non-negative number per element, or none.
+inline matrix_view<float const> importance_arg(std::optional<py::array> const& importance) {
+  return importance ? array_view<float>(*importance, "weights") : matrix_view<float const>{};
 }
 
 }  // namespace prismaquant::bindings

@@ -115,4 +115,10 @@ tensor_arg tensor_arg::borrow(py::handle object, std::string const& name) {
                        type_name(object));
 }
 
+tensor_arg tensor_arg::borrow_writable(py::handle object, std::string const& name) {
+  auto arg = borrow(object, name);
+  if (!arg.writable) throw py::value_error(name + ": the array is read-only");
+  return arg;
+}
+
 }  // namespace prismaquant::bindings

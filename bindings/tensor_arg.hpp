@@ -33,6 +33,9 @@ struct tensor_arg {
   // Borrows `object`; every error names the argument `name`.
   static tensor_arg borrow(py::handle object, std::string const& name);
 
+  // The same for a tensor that is written to.
+  static tensor_arg borrow_writable(py::handle object, std::string const& name);
+
   // Calls visitor(matrix_view<T const>) with the element type of the tensor.
   template <class Visitor>
   void visit(Visitor&& visitor) const {
@@ -44,6 +47,12 @@ struct tensor_arg {
       case element_type::bfloat16:
         return visitor(as<bfloat16 const>());
     }
+  }
+
+  // Calls visitor(matrix_view<T>).
+  template <class Visitor>
+  void visit_writable(Visitor&& visitor) const {
+    visit([&]<class T>(matrix_view<T const>) { visitor(as<T>()); });
   }
 
   template <class T>

@@ -6,6 +6,7 @@
 #include "prismaquant/allocator/frontier.hpp"
 #include "prismaquant/allocator/knapsack.hpp"
 #include "prismaquant/codec/codec.hpp"
+#include "prismaquant/codec/roundtrip.hpp"
 #include "prismaquant/formats/format_list.hpp"
 #include "prismaquant/solver/solver_list.hpp"
 #include "prismaquant/version.hpp"

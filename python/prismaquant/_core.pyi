@@ -14,9 +14,13 @@ __all__: list[str] = [
     "available_isas",
     "decode",
     "encode",
+    "encoding_error",
+    "error",
     "format_info",
     "list_formats",
+    "list_scale_rules",
     "list_solvers",
+    "roundtrip",
     "shared_global_scale",
     "solve",
     "squared_error",
@@ -51,9 +55,10 @@ def decode(
     global_scale: typing.SupportsFloat | typing.SupportsIndex,
     out: prismaquant.types.Tensor,
     threads: typing.SupportsInt | typing.SupportsIndex,
+    extra: numpy.ndarray | None = None,
 ) -> None:
     """
-    Decodes into `out`, a writable float32 or bfloat16 tensor of the matrix's shape.
+    Decodes into `out`, a writable tensor of the matrix's shape.
     """
 
 def encode(
@@ -62,9 +67,39 @@ def encode(
     scale_rule: str,
     global_scale: typing.SupportsFloat | typing.SupportsIndex | None,
     threads: typing.SupportsInt | typing.SupportsIndex,
+    importance: numpy.ndarray | None = None,
+    saturate: bool = False,
+    scales: numpy.ndarray | None = None,
+    extra: numpy.ndarray | None = None,
 ) -> dict[str, typing.Any]:
     """
     Fields of a Quantized. global_scale None: the matrix' own, where the format has one. threads 0: all.
+    """
+
+def encoding_error(
+    weight: prismaquant.types.Tensor,
+    format: str,
+    scale_rule: str,
+    global_scale: typing.SupportsFloat | typing.SupportsIndex | None,
+    importance: numpy.ndarray | None,
+    saturate: bool,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> dict[str, typing.Any]:
+    """
+    The error that encoding a matrix would make.
+    """
+
+def error(
+    weight: prismaquant.types.Tensor,
+    codes: numpy.ndarray,
+    scales: numpy.ndarray | None,
+    format: str,
+    global_scale: typing.SupportsFloat | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+    extra: numpy.ndarray | None = None,
+) -> dict[str, typing.Any]:
+    """
+    The error of a quantized matrix.
     """
 
 def format_info(name: str) -> dict[str, typing.Any]:
@@ -77,9 +112,28 @@ def list_formats() -> list[str]:
     Names of all formats, in the order of the format list.
     """
 
+def list_scale_rules(format: str) -> list[str]:
+    """
+    Names of the scale rules that a format takes.
+    """
+
 def list_solvers() -> list[str]:
     """
     Names of all solvers.
+    """
+
+def roundtrip(
+    weight: prismaquant.types.Tensor,
+    format: str,
+    scale_rule: str,
+    global_scale: typing.SupportsFloat | typing.SupportsIndex | None,
+    importance: numpy.ndarray | None,
+    saturate: bool,
+    out: prismaquant.types.Tensor,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Decoded values of the encoded matrix, into `out`, a writable tensor of the matrix's shape and dtype.
     """
 
 def shared_global_scale(
@@ -107,6 +161,7 @@ def squared_error(
     format: str,
     global_scale: typing.SupportsFloat | typing.SupportsIndex,
     threads: typing.SupportsInt | typing.SupportsIndex,
+    extra: numpy.ndarray | None = None,
 ) -> float:
     """
     Sum of (decoded - weight)^2.
@@ -116,7 +171,7 @@ def stored_bytes(
     format: str, rows: typing.SupportsInt | typing.SupportsIndex, columns: typing.SupportsInt | typing.SupportsIndex
 ) -> int:
     """
-    Bytes of codes, block scales and global scale of a matrix.
+    Bytes of codes, block scales, extra words and global scale of a matrix.
     """
 
 def version() -> str:

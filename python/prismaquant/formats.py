@@ -43,6 +43,8 @@ class FormatInfo:
         Shape of the block of elements that share one scale; 0 stands for the whole axis.
     has_global_scale
         Whether one float32 global scale (a divisor) is stored per tensor.
+    extra
+        What else is stored per tensor: ``"zero_points"``, ``"nested_scales"``, or ``""``.
     """
 
     name: str
@@ -51,6 +53,7 @@ class FormatInfo:
     block_rows: int
     block_columns: int
     has_global_scale: bool
+    extra: str
 
 
 @dataclass(frozen=True, slots=True)

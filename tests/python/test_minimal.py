@@ -15,7 +15,7 @@ import pytest
 
 import prismaquant as pq
 
-WEIGHT = np.linspace(-2, 2, 4 * 64, dtype=np.float32).reshape(4, 64)
+WEIGHT = np.linspace(-2, 2, 4 * 128, dtype=np.float32).reshape(4, 128)
 
 
 def test_version_and_environment() -> None:

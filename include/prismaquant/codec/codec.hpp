@@ -4,11 +4,14 @@
 /// here is the scalar reference; `row_kernels.hpp` does the same, faster, where it can.
 #pragma once
 
-#include <array>
+#include <algorithm>
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "prismaquant/codec/block_grid.hpp"
+#include "prismaquant/codec/encode_options.hpp"
 #include "prismaquant/codec/quantized.hpp"
 #include "prismaquant/codec/row_kernels.hpp"
 #include "prismaquant/codec/scale_rules.hpp"
@@ -43,14 +46,19 @@ nonfinite_count count_nonfinite(matrix_view<T const> weights) noexcept {
   return found;
 }
 
+namespace detail {
+[[noreturn]] inline void refuse_nonfinite(std::string const& name, nonfinite_count const& bad) {
+  throw numeric_error(name + ": " + std::to_string(bad.nan) + " NaN and " + std::to_string(bad.infinite) +
+                      " infinite values, the first at row " + std::to_string(bad.first_row) + ", column " +
+                      std::to_string(bad.first_column));
+}
+}  // namespace detail
+
 /// @throws numeric_error if the matrix called `name` holds NaN or infinite values: how many, and where the first is.
 template <weight_type T>
 void require_finite(std::string const& name, matrix_view<T const> weights) {
   auto const bad = count_nonfinite(weights);
-  if (bad.nan + bad.infinite == 0) return;
-  throw numeric_error(name + ": " + std::to_string(bad.nan) + " NaN and " + std::to_string(bad.infinite) +
-                      " infinite values, the first at row " + std::to_string(bad.first_row) + ", column " +
-                      std::to_string(bad.first_column));
+  if (bad.nan + bad.infinite != 0) detail::refuse_nonfinite(name, bad);
 }
 
 /// Why format `F` cannot store a matrix with so many columns; empty if it can.
@@ -83,35 +91,59 @@ void for_each_block(matrix_view<T> m, std::size_t begin, std::size_t end, Visit&
   }
 }
 
-/// Scale code of one block. Small blocks are first copied to the stack as float32: a sweep reads them many times.
-template <format F, scale_rule Rule, weight_type T>
-typename F::scale::code_type choose_scale(matrix_view<T const> block, float global_scale) {
-  constexpr std::size_t size = F::block_shape::rows * F::block_shape::columns;
-  if constexpr (size != 0 && size <= 64) {
-    std::array<float, size> values;
-    for (std::size_t c = 0; c < block.columns; ++c) values[c] = block(0, c);
-    return Rule::template choose<F>(matrix_view<float const>{values.data(), 1, block.columns, 0, 1}, global_scale);
-  } else {
-    return Rule::template choose<F>(block, global_scale);
-  }
+/// Checks the shapes of `weights` and of what `options` holds for format `F`, and the importance itself.
+/// @throws shape_error, numeric_error
+template <format F, weight_type T>
+void require_fitting(matrix_view<T const> weights, encode_options const& options) {
+  if (auto const reason = why_not<F>(weights.columns); !reason.empty()) throw shape_error("weight: " + reason);
+  require_importance(options.importance, weights.rows, weights.columns);
+}
+
+/// Checks that `weights` are numbers that `options` allows to encode.
+/// @returns whether there are infinite weights, which `options` allows to saturate.
+/// @throws numeric_error
+template <weight_type T>
+bool require_storable(matrix_view<T const> weights, encode_options const& options) {
+  auto const bad = count_nonfinite(weights);
+  if (bad.nan != 0 || (bad.infinite != 0 && !options.saturate)) refuse_nonfinite("weight", bad);
+  return bad.infinite != 0;
+}
+
+/// Both checks.
+template <format F, weight_type T>
+bool require_encodable(matrix_view<T const> weights, encode_options const& options) {
+  require_fitting<F>(weights, options);
+  return require_storable(weights, options);
 }
 
 }  // namespace detail
 
 /// Encodes `weights` into `out` (whose shapes must fit, whose global scale is used), choosing block scales by `Rule`.
-/// Each element is the nearest value of weight / scale (an exact quotient), ties to even, saturating.
+/// Each element is the nearest value of weight / scale (an exact quotient), ties to even, saturating; with zero points
+/// that of weight / scale + zero, rounded to float32 twice, as compressed-tensors does.
 /// @throws shape_error, numeric_error (NaN or infinite weights: how many, and where the first is; `out` may then hold
 /// anything, because the weights are read only once).
 template <format F, scale_rule Rule = amax_rule, weight_type T, executor Executor>
-void encode_into(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor) {
-  if (auto const reason = why_not<F>(weights.columns); !reason.empty()) throw shape_error("weight: " + reason);
+void encode_into(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor,
+                 encode_options const& options = {}) {
+  static_assert(Rule::template applies<F>, "this scale rule is not for this format");
   if (out.rows != weights.rows || out.columns != weights.columns) {
     throw shape_error("weight is " + detail::shape_text(weights.rows, weights.columns) + ", the output is for " +
                       detail::shape_text(out.rows, out.columns));
   }
   out.validate();
-  if (detail::encode_with_kernels<F, Rule>(weights, out, executor)) return;
-  require_finite("weight", weights);
+  detail::require_fitting<F>(weights, options);
+  if (detail::is_default(options) && detail::encode_with_kernels<F, Rule>(weights, out, executor)) return;
+  if (detail::require_storable(weights, options)) {
+    auto const finite = detail::saturated(weights);
+    return encode_into<F, Rule>(view(std::span<T const>(finite), weights.rows, weights.columns), out, executor,
+                                options);
+  }
+  if constexpr (std::same_as<Rule, given_rule>) {
+    if constexpr (has_scales<F>) detail::require_given<F>(out);
+  } else {
+    detail::clear(out.extra);
+  }
   if constexpr (!has_scales<F>) {
     executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
       fp_environment_guard const guard;
@@ -121,17 +153,19 @@ void encode_into(matrix_view<T const> weights, quantized_view<F> out, Executor&&
       }
     });
   } else {
-    executor.for_ranges(out.scales.rows, [&](std::size_t begin, std::size_t end) {
+    detail::for_block_rows<F>(executor, out.scales.rows, [&](std::size_t begin, std::size_t end) {
       fp_environment_guard const guard;
       detail::for_each_block<F>(weights, begin, end, [&](std::size_t i, std::size_t j, matrix_view<T const> block) {
-        auto const code = detail::choose_scale<F, Rule>(block, out.global_scale);
-        float const scale = F::scale::decode(code, out.global_scale);
-        out.scales(i, j) = code;
         std::size_t const top = i * F::block_shape::rows;
         std::size_t const left = j * F::block_shape::columns;
+        if constexpr (!std::same_as<Rule, given_rule>) {
+          auto const importance = detail::part_of(options.importance, top, left, block.rows, block.columns);
+          detail::put_choice<F>(out, i, j, detail::choose_block<F, Rule>(block, importance, out.global_scale));
+        }
+        detail::block_grid<F> const grid(detail::get_choice<F>(out, i, j), out.global_scale);
         for (std::size_t r = 0; r < block.rows; ++r) {
           for (std::size_t c = 0; c < block.columns; ++c) {
-            F::layout::put(out.codes, top + r, left + c, F::element::encode(block(r, c) / scale));
+            F::layout::put(out.codes, top + r, left + c, grid.encode(block(r, c)));
           }
         }
       });
@@ -141,28 +175,30 @@ void encode_into(matrix_view<T const> weights, quantized_view<F> out, Executor&&
 
 /// Encodes `weights`; `global_scale` (a divisor) matters only where the format has one.
 template <format F, scale_rule Rule = amax_rule, weight_type T, executor Executor = serial_executor>
-quantized_matrix<F> encode(matrix_view<T const> weights, float global_scale = 1.0f, Executor&& executor = {}) {
+requires(!std::same_as<Rule, given_rule>) quantized_matrix<F> encode(matrix_view<T const> weights,
+                                                                     float global_scale = 1.0f,
+                                                                     Executor&& executor = {},
+                                                                     encode_options const& options = {}) {
   quantized_matrix<F> result(weights.rows, weights.columns, global_scale);
-  encode_into<F, Rule>(weights, result.view(), executor);
+  encode_into<F, Rule>(weights, result.view(), executor, options);
   return result;
 }
 
 namespace detail {
 
 /// Calls `visit(row, column, value)` for every decoded element of rows [begin, end), row by row. The element is scaled
-/// in float32: E * (scale / global_scale), the order of operations of compressed-tensors.
+/// in float32: E * (scale / global_scale) or (E - zero) * scale, the order of operations of compressed-tensors.
 template <format F, class Visit>
 void for_each_decoded(const_quantized_view<F> q, std::size_t begin, std::size_t end, Visit&& visit) {
   for (std::size_t r = begin; r < end; ++r) {
     std::size_t const i = F::block_shape::rows != 0 ? r / F::block_shape::rows : 0;
     std::size_t const width = F::block_shape::columns != 0 ? F::block_shape::columns : q.columns;
     for (std::size_t left = 0; left < q.columns; left += width) {
-      float scale = 1.0f;
-      if constexpr (has_scales<F>) scale = F::scale::decode(q.scales(i, left / width), q.global_scale);
+      block_grid<F> grid;
+      if constexpr (has_scales<F>) grid = {get_choice<F>(q, i, left / width), q.global_scale};
       std::size_t const right = std::min(left + width, q.columns);
       for (std::size_t c = left; c < right; ++c) {
-        visit(r, c,
-              F::element::decode(static_cast<typename F::element::code_type>(F::layout::get(q.codes, r, c))) * scale);
+        visit(r, c, grid.decode(static_cast<typename F::element::code_type>(F::layout::get(q.codes, r, c))));
       }
     }
   }
@@ -170,23 +206,17 @@ void for_each_decoded(const_quantized_view<F> q, std::size_t begin, std::size_t 
 
 }  // namespace detail
 
-/// Decodes into `out` (float32, or bfloat16 rounded from the float32 value).
+/// Decodes into `out` (float32, or a 16-bit float rounded from the float32 value).
 /// @throws shape_error, numeric_error (global scale).
-template <format F, class Out, executor Executor = serial_executor>
-requires std::same_as<Out, float> || std::same_as<Out, bfloat16>
+template <format F, weight_type Out, executor Executor = serial_executor>
 void decode(const_quantized_view<F> quantized, matrix_view<Out> out, Executor&& executor = {}) {
   quantized.validate();
   detail::require_shape("out", out, quantized.rows, quantized.columns);
   if (detail::decode_with_kernels<F>(quantized, out, executor)) return;
   executor.for_ranges(quantized.rows, [&](std::size_t begin, std::size_t end) {
     fp_environment_guard const guard;
-    detail::for_each_decoded<F>(quantized, begin, end, [&](std::size_t r, std::size_t c, float value) {
-      if constexpr (std::same_as<Out, float>) {
-        out(r, c) = value;
-      } else {
-        out(r, c) = bfloat16::round(value);
-      }
-    });
+    detail::for_each_decoded<F>(quantized, begin, end,
+                                [&](std::size_t r, std::size_t c, float value) { out(r, c) = round_to<Out>(value); });
   });
 }
 
@@ -210,3 +240,5 @@ double squared_error(matrix_view<T const> weights, const_quantized_view<F> quant
 }
 
 }  // namespace prismaquant
+
+#include "prismaquant/codec/nested.hpp"  // the same functions for nested formats

@@ -89,7 +89,7 @@ bool encode_blocks(matrix_view<T const> weights, quantized_view<F> const& out, s
     for (std::size_t j = 0; j < amax.size(); ++j) {
       auto const magnitude = std::bit_cast<float>(amax[j]);
       if (!is_finite(magnitude)) return false;
-      out.scales(i, j) = F::scale::from_amax(magnitude, F::element::max_value, out.global_scale);
+      out.scales(i, j) = F::scale::from_amax(magnitude, full_scale<typename F::element>, out.global_scale);
     }
     for (std::size_t r = top; r < bottom; ++r) {
       T const* const row = source.row(r);
@@ -136,7 +136,7 @@ bool encode_tensor(matrix_view<T const> weights, quantized_view<F> const& out, E
   auto const magnitude = std::bit_cast<float>(amax.load());
   if (!is_finite(magnitude)) return false;
   fp_environment_guard const guard;
-  out.scales(0, 0) = F::scale::from_amax(magnitude, F::element::max_value, out.global_scale);
+  out.scales(0, 0) = F::scale::from_amax(magnitude, full_scale<typename F::element>, out.global_scale);
   float const scale = F::scale::decode(out.scales(0, 0), out.global_scale);
   executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
     fp_environment_guard const inner_guard;
@@ -146,15 +146,9 @@ bool encode_tensor(matrix_view<T const> weights, quantized_view<F> const& out, E
   return true;
 }
 
-/// Encodes with kernels. False, with `out` unspecified, if there are none for this case or a weight is not finite.
-template <format F, scale_rule Rule, weight_type T, executor Executor>
-bool encode_with_kernels(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor) {
-  if (!has_contiguous_rows(out.codes) || weights.columns == 0) return false;
-  if (auto* const kernel = groups_encoder<F, Rule, T>(); kernel != nullptr) {
-    if constexpr (std::same_as<typename F::layout::word, std::uint8_t> && sizeof(typename F::scale::code_type) == 1) {
-      return has_contiguous_rows(out.scales) && encode_groups(kernel, weights, out, executor);
-    }
-  }
+/// Elements under scales of whole blocks, or without: the rule is that of the largest magnitude.
+template <format F, weight_type T, executor Executor>
+bool encode_scaled(matrix_view<T const> weights, quantized_view<F> const& out, Executor&& executor) {
   if (scaled_encoder<F, T>() == nullptr) return false;
   if constexpr (has_scales<F>) {
     if constexpr (F::block_shape::rows == 0 && F::block_shape::columns == 0)
@@ -171,37 +165,54 @@ bool encode_with_kernels(matrix_view<T const> weights, quantized_view<F> out, Ex
   return finite;
 }
 
+/// Encodes with kernels, which know default options only. False, with `out` unspecified, if there are none for this
+/// case or a weight is not finite.
+template <format F, scale_rule Rule, weight_type T, executor Executor>
+bool encode_with_kernels(matrix_view<T const> weights, quantized_view<F> out, Executor&& executor) {
+  if constexpr (!may_encode<F, Rule>) {
+    return false;
+  } else {
+    if (!has_contiguous_rows(out.codes) || weights.columns == 0) return false;
+    if constexpr (has_group_kernels<F>) {
+      auto* const kernel = groups_encoder<F, Rule, T>();
+      return kernel != nullptr && has_contiguous_rows(out.scales) && encode_groups(kernel, weights, out, executor);
+    } else {
+      return encode_scaled<F>(weights, out, executor);
+    }
+  }
+}
+
 /// Decodes with kernels; false, with nothing written, if there are none for this case.
 template <format F, class Out, executor Executor>
 bool decode_with_kernels(const_quantized_view<F> q, matrix_view<Out> out, Executor&& executor) {
-  if (!has_contiguous_rows(q.codes) || !has_contiguous_rows(out) || q.columns == 0) return false;
-  auto* const groups = groups_decoder<F, Out>();
-  auto* const scaled = scaled_decoder<F, Out>();
-  if (groups == nullptr && scaled == nullptr) return false;
-  if (groups != nullptr && !has_contiguous_rows(q.scales)) return false;
-  bool const stream = is_larger_than_caches(out);
-  executor.for_ranges(q.rows, [&](std::size_t begin, std::size_t end) {
-    fp_environment_guard const guard;
-    std::size_t const width = F::block_shape::columns != 0 ? F::block_shape::columns : q.columns;
-    for (std::size_t r = begin; r < end; ++r) {
-      if constexpr (std::same_as<typename F::layout::word, std::uint8_t> && sizeof(typename F::scale::code_type) == 1) {
-        if (groups != nullptr) {
+  if constexpr (!may_decode<F, Out>) {
+    return false;
+  } else {
+    if (!has_contiguous_rows(q.codes) || !has_contiguous_rows(out) || q.columns == 0) return false;
+    auto* const groups = groups_decoder<F, Out>();
+    auto* const scaled = scaled_decoder<F, Out>();
+    if (groups == nullptr && scaled == nullptr) return false;
+    if (groups != nullptr && !has_contiguous_rows(q.scales)) return false;
+    bool const stream = is_larger_than_caches(out);
+    executor.for_ranges(q.rows, [&](std::size_t begin, std::size_t end) {
+      fp_environment_guard const guard;
+      std::size_t const width = F::block_shape::columns != 0 ? F::block_shape::columns : q.columns;
+      for (std::size_t r = begin; r < end; ++r) {
+        if constexpr (has_group_kernels<F>) {
           groups(&q.codes(r, 0), &q.scales(r, 0), q.columns, q.global_scale, &out(r, 0), stream);
-          continue;
+        } else if constexpr (!has_scales<F>) {
+          scaled(&q.codes(r, 0), q.columns, 1.0f, &out(r, 0), stream);
+        } else {
+          std::size_t const i = F::block_shape::rows != 0 ? r / F::block_shape::rows : 0;
+          for (std::size_t j = 0, c = 0; c < q.columns; ++j, c += width) {
+            scaled(&q.codes(r, c), std::min(width, q.columns - c), F::scale::decode(q.scales(i, j), q.global_scale),
+                   &out(r, c), stream);
+          }
         }
       }
-      if constexpr (!has_scales<F>) {
-        scaled(&q.codes(r, 0), q.columns, 1.0f, &out(r, 0), stream);
-      } else {
-        std::size_t const i = F::block_shape::rows != 0 ? r / F::block_shape::rows : 0;
-        for (std::size_t j = 0, c = 0; c < q.columns; ++j, c += width) {
-          scaled(&q.codes(r, c), std::min(width, q.columns - c), F::scale::decode(q.scales(i, j), q.global_scale),
-                 &out(r, c), stream);
-        }
-      }
-    }
-  });
-  return true;
+    });
+    return true;
+  }
 }
 
 }  // namespace prismaquant::detail

@@ -15,6 +15,7 @@ struct bf16 {
   using scale = no_scale;
   using block_shape = block<1, 1>;
   using layout = plain_words<std::uint16_t>;
+  using extra = no_extra;
   static constexpr bool has_global_scale = false;
   static constexpr bool ragged_blocks = true;
 };

@@ -102,11 +102,15 @@ struct minifloat {
 };
 
 using e2m1 = minifloat<2, 1, special_values::none>;
+using e2m3 = minifloat<2, 3, special_values::none>;
+using e3m2 = minifloat<3, 2, special_values::none>;
 using e4m3 = minifloat<4, 3, special_values::nan_only>;
 using e5m2 = minifloat<5, 2, special_values::ieee>;
 using bf16_element = minifloat<8, 7, special_values::ieee>;
+using fp16_element = minifloat<5, 10, special_values::ieee>;
 
 static_assert(e2m1::max_value == 6.0f && e4m3::max_value == 448.0f && e5m2::max_value == 57344.0f);
+static_assert(e2m3::max_value == 7.5f && e3m2::max_value == 28.0f && fp16_element::max_value == 65504.0f);
 static_assert(e2m1::decode(1) == 0.5f && e2m1::decode(15) == -6.0f && e4m3::decode(1) == 0x1p-9f);
 static_assert(e4m3::encode(464.0f) == 0x7e && e4m3::encode(0x1p-10f) == 0 && e4m3::encode(1.0625f) == 0x38);
 static_assert(e2m1::encode(0.25f) == 0 && e2m1::encode(0.75f) == 2 && e2m1::encode(5.0f) == 6 &&
@@ -120,5 +124,16 @@ concept element_codec = requires(typename C::code_type code, float value) {
   { C::encode(value) } -> std::same_as<typename C::code_type>;
   { C::max_value } -> std::convertible_to<float>;
 };
+
+/// The magnitude to which a scale rule maps the largest magnitude of a block: the element's largest value, where the
+/// element does not say otherwise (integers count half a step beyond it).
+template <element_codec E>
+inline constexpr float full_scale = [] {
+  if constexpr (requires { E::full_scale; }) {
+    return E::full_scale;
+  } else {
+    return E::max_value;
+  }
+}();
 
 }  // namespace prismaquant

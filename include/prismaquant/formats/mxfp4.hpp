@@ -15,6 +15,7 @@ struct mxfp4 {
   using scale = e8m0_scale<e2m1::max_exponent>;
   using block_shape = block<1, 32>;
   using layout = packed_nibbles;
+  using extra = no_extra;
   static constexpr bool has_global_scale = false;
   static constexpr bool ragged_blocks = false;
 };

@@ -16,6 +16,7 @@ struct nvfp4 {
   using scale = e4m3_scale;
   using block_shape = block<1, 16>;
   using layout = packed_nibbles;
+  using extra = no_extra;
   static constexpr bool has_global_scale = true;
   static constexpr bool ragged_blocks = false;
 

@@ -7,6 +7,7 @@
 #include <bit>
 #include <concepts>
 #include <cstdint>
+#include <limits>
 
 #include "prismaquant/core/float_types.hpp"
 #include "prismaquant/formats/minifloat.hpp"
@@ -31,6 +32,7 @@ struct no_scale {
 struct e4m3_scale {
   using code_type = std::uint8_t;
   static constexpr int bits = 8;
+  static constexpr code_type min_code = 1;
   static constexpr code_type max_code = e4m3::max_code;
 
   static constexpr float decode(code_type code, float global_scale) noexcept {
@@ -62,7 +64,12 @@ struct e4m3_scale {
 /// OCP MX block scale: a power of two, code = exponent + 127. Never written: code 255 (NaN), code 0, whose value 2^-127
 /// is subnormal in float32 and bfloat16, and codes under which the largest element would overflow float32. A block of
 /// zeros gets code 127, the scale 1.
-template <int ElementMaxExponent>
+///
+/// `RoundingBits` is the precision to which `from_amax` rounds amax before it takes its exponent: compressed-tensors
+/// uses one bit for MXFP4 and MXFP8 (up from a mantissa of 1.75), and the mantissa bits of the element for MXFP6, so
+/// that the exponent rises only where amax would round past the largest element (E2M3: from 1.9375). Formats that it
+/// does not have follow the second rule.
+template <int ElementMaxExponent, int RoundingBits = 1>
 struct e8m0_scale {
   using code_type = std::uint8_t;
   static constexpr int bits = 8;
@@ -73,21 +80,37 @@ struct e8m0_scale {
     return code != 0 ? std::bit_cast<float>(std::uint32_t{code} << 23) : 0x1p-127f;
   }
 
-  /// The rule of compressed-tensors `generate_mx_scales`: amax is first rounded to a power of two, upwards from a
-  /// mantissa of 1.75; the exponent of that minus the exponent of the element's largest binade.
+  /// The rule of compressed-tensors `generate_mx_scales`: amax is first rounded to `RoundingBits` mantissa bits; the
+  /// exponent of that minus the exponent of the element's largest binade.
   static constexpr code_type from_amax(float amax, float /*element_max*/, float /*global_scale*/) noexcept {
     if (amax == 0.0f) return 127;
-    return clamp(static_cast<int>((std::bit_cast<std::uint32_t>(amax) + 0x200000u) >> 23) - ElementMaxExponent);
+    constexpr std::uint32_t half = 1u << (22 - RoundingBits);
+    return clamp(static_cast<int>((std::bit_cast<std::uint32_t>(amax) + half) >> 23) - ElementMaxExponent);
   }
 
-  /// floor(log2(amax)) - floor(log2(element_max)) (the OCP rule) and one above.
+  /// The OCP rule: floor(log2(amax)) - floor(log2(element_max)). Elements in the upper part of the top binade saturate.
+  static constexpr code_type floor(float amax) noexcept {
+    return amax == 0.0f ? code_type{127} : clamp(exponent(amax));
+  }
+
+  /// The smallest power of two under which amax does not saturate.
+  static constexpr code_type ceil(float amax, float element_max) noexcept {
+    if (amax == 0.0f) return 127;
+    int const code = floor(amax);
+    return clamp(double{amax} > double{element_max} * double{decode(static_cast<code_type>(code), 1.0f)} ? code + 1
+                                                                                                         : code);
+  }
+
+  /// The OCP exponent and one above.
   static constexpr code_window<code_type> sweep(float amax, float /*element_max*/, float /*global_scale*/) noexcept {
     if (amax == 0.0f) return {127, 127};
-    int const floor_code = static_cast<int>(std::bit_cast<std::uint32_t>(amax) >> 23) - ElementMaxExponent;
-    return {clamp(floor_code), clamp(floor_code + 1)};
+    return {clamp(exponent(amax)), clamp(exponent(amax) + 1)};
   }
 
  private:
+  static constexpr int exponent(float amax) noexcept {
+    return static_cast<int>(std::bit_cast<std::uint32_t>(amax) >> 23) - ElementMaxExponent;
+  }
   static constexpr code_type clamp(int code) noexcept {
     return static_cast<code_type>(std::clamp<int>(code, min_code, max_code));
   }
@@ -101,10 +124,32 @@ struct bf16_scale {
 
   static constexpr float decode(code_type code, float /*global_scale*/) noexcept { return float(bfloat16{code}); }
 
-  /// bfloat16(amax / element_max). A scale that rounds to zero becomes the bfloat16 epsilon 2^-7 (compressed-tensors).
+  /// bfloat16(amax / element_max). A scale that rounds to zero becomes the bfloat16 epsilon 2^-7 (compressed-tensors);
+  /// one under which half a step beyond the largest element would overflow float32 becomes the largest that does not.
   static constexpr code_type from_amax(float amax, float element_max, float /*global_scale*/) noexcept {
-    code_type const code = bfloat16::round(amax / element_max).bits;
+    float const limit = std::numeric_limits<float>::max() / (element_max + 0.5f);
+    auto const largest = static_cast<code_type>(std::bit_cast<std::uint32_t>(limit) >> 16);
+    code_type const code = std::min(bfloat16::round(amax / element_max).bits, largest);
     return code != 0 ? code : bfloat16::round(0x1p-7f).bits;
+  }
+
+  /// Not swept: the largest magnitude decides.
+  static constexpr code_window<code_type> sweep(float amax, float element_max, float global_scale) noexcept {
+    code_type const code = from_amax(amax, element_max, global_scale);
+    return {code, code};
+  }
+};
+
+/// A positive float32, stored as it is: what engines compute for activations (one per token), and the absmax of
+/// bitsandbytes. A scale that rounds to zero becomes 2^-126, the smallest one that no processor flushes.
+struct float32_scale {
+  using code_type = float;
+  static constexpr int bits = 32;
+
+  static constexpr float decode(code_type code, float /*global_scale*/) noexcept { return code; }
+
+  static constexpr code_type from_amax(float amax, float element_max, float /*global_scale*/) noexcept {
+    return std::max(amax / element_max, 0x1p-126f);
   }
 
   /// Not swept: the largest magnitude decides.

@@ -38,11 +38,7 @@ concept solver = requires {
 /// therefore merges, from their common largest magnitude. 1 where the format has none.
 template <solver S, format F>
 constexpr float shared_global_scale(float amax) noexcept {
-  if constexpr (F::has_global_scale) {
-    return F::global_scale(amax, S::rule::largest_block_scale);
-  } else {
-    return 1.0f;
-  }
+  return global_scale_for<typename S::rule, F>(amax);
 }
 
 /// Solves `weights` into `out`, whose global scale is used as it is.

@@ -45,7 +45,7 @@ class _Linear:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """The metadata of a file; the tensors are ``<Linear>.codes`` and ``<Linear>.scales``."""
+    """The metadata of a file; the tensors are ``<Linear>.codes``, ``.scales`` and ``.extra``."""
 
     version: int
     model: str
@@ -109,6 +109,7 @@ class RenderCache:
                     codes=arrays[f"{linear.name}.codes"],
                     scales=arrays.get(f"{linear.name}.scales"),
                     global_scale=linear.global_scale,
+                    extra=arrays.get(f"{linear.name}.extra"),
                 )
                 for linear in document.linears
             },
@@ -122,6 +123,8 @@ class RenderCache:
             arrays[f"{name}.codes"] = np.ascontiguousarray(quantized.codes)
             if quantized.scales is not None:
                 arrays[f"{name}.scales"] = np.ascontiguousarray(quantized.scales)
+            if quantized.extra is not None:
+                arrays[f"{name}.extra"] = np.ascontiguousarray(quantized.extra)
         linears = tuple(
             _Linear(
                 name, quantized.shape, quantized.global_scale, rendering.squared_error[name], _checksum(arrays, name)
@@ -159,7 +162,7 @@ def render_cached(
 def _checksum(arrays: dict[str, Array], name: str) -> int:
     """CRC-32 over dtype, shape and bytes of what is stored for the Linear ``name``."""
     total = 0
-    for part in ("codes", "scales"):
+    for part in ("codes", "scales", "extra"):
         array = arrays.get(f"{name}.{part}")
         if array is not None:
             total = zlib.crc32(f"{part} {array.dtype.str} {array.shape}".encode(), total)

@@ -19,10 +19,10 @@ TEST_CASE("columns that the group size does not divide are refused, naming axis 
 }
 
 TEMPLATE_LIST_TEST_CASE("NaN and infinity are refused with their count and place", "", format_list) {
-  test::random_matrix weights(3, 32, 2);
-  weights.elements[40] = std::numeric_limits<float>::quiet_NaN();
-  weights.elements[41] = -std::numeric_limits<float>::infinity();
-  weights.elements[90] = std::numeric_limits<float>::quiet_NaN();
+  test::random_matrix weights(3, 128, 2);
+  weights.elements[136] = std::numeric_limits<float>::quiet_NaN();
+  weights.elements[137] = -std::numeric_limits<float>::infinity();
+  weights.elements[300] = std::numeric_limits<float>::quiet_NaN();
   REQUIRE_THROWS_AS(encode<TestType>(weights.view()), numeric_error);
   REQUIRE_THROWS_WITH(encode<TestType>(weights.view()),
                       "weight: 2 NaN and 1 infinite values, the first at row 1, column 8");

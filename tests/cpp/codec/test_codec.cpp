@@ -29,6 +29,14 @@ template <format F>
 void require_same(quantized_matrix<F> const& a, quantized_matrix<F> const& b) {
   REQUIRE(a.codes() == b.codes());
   REQUIRE(a.scales() == b.scales());
+  REQUIRE(a.extra() == b.extra());
+}
+
+// Symmetric integers never write their lowest code.
+template <class Element>
+bool is_written(typename Element::code_type code) {
+  if constexpr (requires { Element::min_value; }) return Element::decode(code) >= Element::min_value;
+  return true;
 }
 
 }  // namespace
@@ -36,11 +44,15 @@ void require_same(quantized_matrix<F> const& a, quantized_matrix<F> const& b) {
 TEMPLATE_LIST_TEST_CASE("every element code round-trips through its storage", "", format_list) {
   using element = typename TestType::element;
   constexpr std::size_t count = std::size_t{1} << element::bits;
-  quantized_matrix<TestType> q(2, std::max<std::size_t>(count, 32));
+  quantized_matrix<TestType> q(2, std::max<std::size_t>(count, 256));
   for (std::size_t i = 0; i < q.columns(); ++i) {
-    TestType::layout::put(q.view().codes, 1, i, static_cast<typename TestType::layout::word>(i % count));
+    TestType::layout::put(q.view().codes, 1, i, static_cast<typename element::code_type>(i % count));
   }
-  if constexpr (has_scales<TestType>) {  // all scales 1: decoded values are the elements themselves
+  if constexpr (scale_codec<typename TestType::scale>) {  // all scales 1: decoded values are the elements themselves
+    if constexpr (has_zero_points<TestType>) {
+      for (std::size_t j = 0; j < q.view().scales.columns; ++j)
+        TestType::extra::put(q.view().extra, 1, j, element::encode(0));
+    }
     auto const one = TestType::scale::from_amax(element::max_value, element::max_value, 1.0f);
     float const value = TestType::scale::decode(one, 1.0f);
     auto const scales = q.view().scales;
@@ -57,7 +69,9 @@ TEMPLATE_LIST_TEST_CASE("every element code round-trips through its storage", ""
   for (std::size_t i = 0; i < q.columns(); ++i) {
     auto const code = static_cast<typename element::code_type>(TestType::layout::get(q.view().codes, 1, i));
     REQUIRE(code == i % count);
-    if (is_finite(element::decode(code))) REQUIRE(element::encode(element::decode(code)) == code);
+    if (is_finite(element::decode(code)) && is_written<element>(code)) {
+      REQUIRE(element::encode(element::decode(code)) == code);
+    }
   }
 }
 
@@ -68,7 +82,7 @@ TEMPLATE_LIST_TEST_CASE("the error of every element is at most half a step of th
   double sum = 0.0;
   for (std::size_t i = 0; i < values.size(); ++i) {
     double const difference = double{values[i]} - double{weights.elements[i]};
-    REQUIRE(std::fabs(difference) <= 0.04 * (TestType::element::bits == 4 ? 1.0 : 0.1));
+    REQUIRE(std::fabs(difference) <= 0.04 * (TestType::element::bits == 4 ? 1.0 : 0.25));
     sum += difference * difference;
   }
   REQUIRE(std::fabs(squared_error<TestType>(weights.view(), q.view()) - sum) <= 1e-12 * sum);
@@ -76,12 +90,12 @@ TEMPLATE_LIST_TEST_CASE("the error of every element is at most half a step of th
 
 TEMPLATE_LIST_TEST_CASE("strided, transposed and 16-bit inputs give the bytes of a dense float32 copy", "",
                         format_list) {
-  random_matrix const wide(96, 128, 2);
+  random_matrix const wide(96, 256, 2);
   std::vector<float> transposed(wide.elements.size());
   std::vector<bfloat16> halves(wide.elements.size());
   std::vector<float> rounded(wide.elements.size());
   for (std::size_t r = 0; r < 96; ++r) {
-    for (std::size_t c = 0; c < 128; ++c) transposed[c * 96 + r] = wide.view()(r, c);
+    for (std::size_t c = 0; c < 256; ++c) transposed[c * 96 + r] = wide.view()(r, c);
   }
   for (std::size_t i = 0; i < halves.size(); ++i) {
     halves[i] = bfloat16::round(wide.elements[i]);
@@ -89,21 +103,21 @@ TEMPLATE_LIST_TEST_CASE("strided, transposed and 16-bit inputs give the bytes of
   }
   float const global_scale = global_scale_for<TestType>(wide.view());
   auto const expected = encode<TestType>(wide.view(), global_scale);
-  require_same(encode<TestType>(matrix_view<float const>{transposed.data(), 96, 128, 1, 96}, global_scale), expected);
+  require_same(encode<TestType>(matrix_view<float const>{transposed.data(), 96, 256, 1, 96}, global_scale), expected);
 
-  auto const narrow = wide.view().part(3, 32, 90, 64);
+  auto const narrow = wide.view().part(3, 128, 90, 128);
   std::vector<float> copy;
   for (std::size_t r = 0; r < 90; ++r) {
-    for (std::size_t c = 0; c < 64; ++c) copy.push_back(narrow(r, c));
+    for (std::size_t c = 0; c < 128; ++c) copy.push_back(narrow(r, c));
   }
   require_same(encode<TestType>(narrow, global_scale),
-               encode<TestType>(view(std::span<float const>(copy), 90, 64), global_scale));
-  require_same(encode<TestType>(matrix_view<bfloat16 const>{halves.data(), 96, 128, 128, 1}, global_scale),
-               encode<TestType>(view(std::span<float const>(rounded), 96, 128), global_scale));
+               encode<TestType>(view(std::span<float const>(copy), 90, 128), global_scale));
+  require_same(encode<TestType>(matrix_view<bfloat16 const>{halves.data(), 96, 256, 256, 1}, global_scale),
+               encode<TestType>(view(std::span<float const>(rounded), 96, 256), global_scale));
 }
 
 TEMPLATE_LIST_TEST_CASE("bytes and errors do not depend on the number of threads", "", format_list) {
-  random_matrix const weights(300, 160, 3);
+  random_matrix const weights(300, 384, 3);
   float const global_scale = global_scale_for<TestType>(weights.view());
   auto const one = encode<TestType, sweep_rule>(weights.view(), global_scale);
   double const error = squared_error<TestType>(weights.view(), one.view());
@@ -116,19 +130,19 @@ TEMPLATE_LIST_TEST_CASE("bytes and errors do not depend on the number of threads
 }
 
 TEMPLATE_LIST_TEST_CASE("blocks of zeros decode to zeros under a positive scale", "", format_list) {
-  std::vector<float> const zeros(2 * 64, 0.0f);
-  auto const q = encode<TestType>(view(std::span<float const>(zeros), 2, 64),
-                                  global_scale_for<TestType>({zeros.data(), 2, 64, 64, 1}));
+  std::vector<float> const zeros(2 * 128, 0.0f);
+  auto const q = encode<TestType>(view(std::span<float const>(zeros), 2, 128),
+                                  global_scale_for<TestType>({zeros.data(), 2, 128, 128, 1}));
   REQUIRE(decoded(q) == zeros);
-  if constexpr (has_scales<TestType>) {
+  if constexpr (scale_codec<typename TestType::scale>) {
     for (auto const scale : q.scales()) REQUIRE(TestType::scale::decode(scale, q.global_scale()) > 0.0f);
   }
 }
 
 TEMPLATE_LIST_TEST_CASE("subnormal and huge weights stay finite", "", format_list) {
-  std::vector<float> values(64, 0x1p-140f);
-  for (std::size_t i = 32; i < 64; ++i) values[i] = i % 2 == 0 ? 0x1.fp127f : -0x1p-149f;
-  auto const weights = view(std::span<float const>(values), 1, 64);
+  std::vector<float> values(128, 0x1p-140f);
+  for (std::size_t i = 32; i < 128; ++i) values[i] = i % 3 == 0 ? 0x1.fp127f : i % 3 == 1 ? -0x1p-149f : -0x1.fp127f;
+  auto const weights = view(std::span<float const>(values), 1, 128);
   for (float const value : decoded(encode<TestType>(weights, global_scale_for<TestType>(weights))))
     REQUIRE(is_finite(value));
 }

@@ -7,32 +7,12 @@
 #include "prismaquant/codec/codec.hpp"
 #include "prismaquant/formats/format_list.hpp"
 #include "support/catch.hpp"
+#include "support/golden_row.hpp"
 
 using namespace prismaquant;
+using test::golden_row, test::hex;
 
 namespace {
-
-std::vector<bfloat16> golden_row() {
-  std::vector<bfloat16> row;
-  for (unsigned const bits :
-       {0x0000u, 0x3dcdu, 0xbe4du, 0x3e9au, 0xbecdu, 0x3f00u, 0xbf1au, 0x3f33u, 0xbf4du, 0x3f66u, 0xbf80u,
-        0x3f8du, 0xbf9au, 0x3fa6u, 0xbfb3u, 0x3fc0u, 0xbd8fu, 0xbd76u, 0xbd4du, 0xbd24u, 0xbcf6u, 0xbca4u,
-        0xbc24u, 0x0000u, 0x3c24u, 0x3ca4u, 0x3cf6u, 0x3d24u, 0x3d4du, 0x3d76u, 0x3d8fu, 0x3da4u}) {
-    row.push_back({static_cast<std::uint16_t>(bits)});
-  }
-  return row;
-}
-
-template <class Word>
-std::string hex(std::vector<Word> const& words) {
-  std::string text;
-  char const* const digits = "0123456789abcdef";
-  for (auto const word : words) {
-    for (int shift = 8 * static_cast<int>(sizeof(Word)) - 4; shift >= 0; shift -= 4)
-      text += digits[(word >> shift) & 0xf];
-  }
-  return text;
-}
 
 template <format F>
 quantized_matrix<F> encode_golden(float global_scale = 1.0f) {

@@ -35,6 +35,25 @@ TEST_CASE("bfloat16 rounds to nearest, ties to even, and keeps NaN and infinity"
   }
 }
 
+TEST_CASE("float16 rounds to nearest, ties to even, over the whole range, and keeps NaN and infinity") {
+  for (std::uint32_t code = 0; code < 0x7c00; ++code) {
+    float const value = float16{static_cast<std::uint16_t>(code)};
+    float const next = code == 0x7bff ? 65536.0f : float(float16{static_cast<std::uint16_t>(code + 1)});
+    float const middle = (value + next) / 2;
+    std::uint32_t const even = code % 2 == 0 ? code : code + 1;
+    for (std::uint32_t const sign : {0u, 0x8000u}) {
+      float const s = sign != 0 ? -1.0f : 1.0f;
+      REQUIRE(float16::round(s * value).bits == (sign | code));
+      REQUIRE(float16::round(s * middle).bits == (sign | even));
+      REQUIRE(float16::round(s * std::nextafter(middle, 0.0f)).bits == (sign | code));
+      REQUIRE(float16::round(s * std::nextafter(middle, 1e9f)).bits == (sign | (code + 1)));
+    }
+  }
+  REQUIRE(float16::round(-std::numeric_limits<float>::infinity()).bits == 0xfc00);
+  REQUIRE(float16::round(1e-40f).bits == 0);
+  REQUIRE(std::isnan(float(float16::round(std::bit_cast<float>(0x7f800001u)))));
+}
+
 TEST_CASE("finiteness is decided on the bits") {
   REQUIRE(is_finite(0.0f));
   REQUIRE(is_finite(-std::numeric_limits<float>::max()));

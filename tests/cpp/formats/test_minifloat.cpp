@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "prismaquant/core/float_types.hpp"
 #include "prismaquant/formats/minifloat.hpp"
 #include "support/catch.hpp"
 
@@ -53,7 +54,8 @@ void require_exact(exact_rounding<Element> const& reference, float input) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("every finite code round-trips and values rise with the code", "", e2m1, e4m3, e5m2, bf16_element) {
+TEMPLATE_TEST_CASE("every finite code round-trips and values rise with the code", "", e2m1, e2m3, e3m2, e4m3, e5m2,
+                   fp16_element, bf16_element) {
   for (unsigned code = 0; code <= TestType::max_code; ++code) {
     auto const positive = static_cast<typename TestType::code_type>(code);
     auto const negative = static_cast<typename TestType::code_type>(code | TestType::sign_mask);
@@ -65,7 +67,8 @@ TEMPLATE_TEST_CASE("every finite code round-trips and values rise with the code"
   }
 }
 
-TEMPLATE_TEST_CASE("encode is exact on every bfloat16 input", "", e2m1, e4m3, e5m2, bf16_element) {
+TEMPLATE_TEST_CASE("encode is exact on every bfloat16 input", "", e2m1, e2m3, e3m2, e4m3, e5m2, fp16_element,
+                   bf16_element) {
   exact_rounding<TestType> const reference;
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
     float const input = std::bit_cast<float>(bits << 16);
@@ -73,7 +76,17 @@ TEMPLATE_TEST_CASE("encode is exact on every bfloat16 input", "", e2m1, e4m3, e5
   }
 }
 
-TEMPLATE_TEST_CASE("encode is exact at every midpoint and one ulp to either side", "", e2m1, e4m3, e5m2, bf16_element) {
+TEMPLATE_TEST_CASE("encode is exact on every float16 input", "", e2m1, e2m3, e3m2, e4m3, e5m2, fp16_element,
+                   bf16_element) {
+  exact_rounding<TestType> const reference;
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    float const input = float16{static_cast<std::uint16_t>(bits)};
+    if (!std::isnan(input)) require_exact(reference, input);
+  }
+}
+
+TEMPLATE_TEST_CASE("encode is exact at every midpoint and one ulp to either side", "", e2m1, e2m3, e3m2, e4m3, e5m2,
+                   fp16_element, bf16_element) {
   exact_rounding<TestType> const reference;
   auto const& values = reference.values();
   for (std::size_t i = 0; i + 1 < values.size(); ++i) {
@@ -85,7 +98,8 @@ TEMPLATE_TEST_CASE("encode is exact at every midpoint and one ulp to either side
   }
 }
 
-TEMPLATE_TEST_CASE("encode is exact on ten million random float32", "", e2m1, e4m3, e5m2, bf16_element) {
+TEMPLATE_TEST_CASE("encode is exact on ten million random float32", "", e2m1, e2m3, e3m2, e4m3, e5m2, fp16_element,
+                   bf16_element) {
   exact_rounding<TestType> const reference;
   std::mt19937 generator(20261121);
   std::uniform_real_distribution<float> in_range(-1.25f * std::min(TestType::max_value, 1e30f),
@@ -105,7 +119,7 @@ TEMPLATE_TEST_CASE("encode is exact on ten million random float32", "", e2m1, e4
   }
 }
 
-TEMPLATE_TEST_CASE("infinities saturate", "", e2m1, e4m3, e5m2, bf16_element) {
+TEMPLATE_TEST_CASE("infinities saturate", "", e2m1, e2m3, e3m2, e4m3, e5m2, fp16_element, bf16_element) {
   float const infinity = std::numeric_limits<float>::infinity();
   REQUIRE(TestType::encode(infinity) == TestType::max_code);
   REQUIRE(TestType::encode(-infinity) == (TestType::max_code | TestType::sign_mask));
@@ -117,6 +131,9 @@ TEST_CASE("NaN becomes the format's NaN, or zero where it has none") {
   REQUIRE(std::isnan(e5m2::decode(e5m2::encode(nan))));
   REQUIRE(std::isnan(bf16_element::decode(bf16_element::encode(nan))));
   REQUIRE(e2m1::encode(nan) == 0);
+  REQUIRE(std::isnan(fp16_element::decode(fp16_element::encode(nan))));
+  REQUIRE(e2m3::encode(nan) == 0);
+  REQUIRE(e3m2::encode(nan) == 0);
 }
 
 TEST_CASE("special codes decode as the specifications say") {

@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "prismaquant/codec/codec.hpp"
@@ -11,6 +12,9 @@
 #include "support/catch.hpp"
 
 namespace prismaquant::test {
+
+// The formats with kernels; `only_these` in test_parity.cpp sees to it that no other format reaches one.
+using kernel_formats = std::tuple<nvfp4, mxfp4, mxfp8_e4m3, fp8_e4m3_channel, fp8_e4m3_tensor, fp8_e4m3_block, bf16>;
 
 // Calls body() under every instruction set but the scalar codec; restores what was in use.
 template <class Body>
@@ -37,7 +41,7 @@ auto on_scalar(Body&& body) {
 
 template <format F>
 bool same(quantized_matrix<F> const& a, quantized_matrix<F> const& b) {
-  return a.codes() == b.codes() && a.scales() == b.scales();
+  return a.codes() == b.codes() && a.scales() == b.scales() && a.extra() == b.extra();
 }
 
 // Encodes by the scalar codec and by every kernel; all bytes must be equal.

@@ -44,7 +44,7 @@ random_matrix hostile_matrix(std::size_t rows, std::size_t columns, unsigned see
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("rows of 1 to 130 columns", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("rows of 1 to 130 columns", "", kernel_formats) {
   for (std::size_t columns = 1; columns <= 130; ++columns) {
     if (!why_not<TestType>(columns).empty()) continue;
     auto const m = hostile_matrix(3, columns, static_cast<unsigned>(columns));
@@ -57,7 +57,7 @@ TEMPLATE_LIST_TEST_CASE("rows of 1 to 130 columns", "", format_list) {
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("long rows, and every number of groups in the last chunk", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("long rows, and every number of groups in the last chunk", "", kernel_formats) {
   for (std::size_t columns = 1024; columns <= 2048 + 512; columns += 32) {
     auto const m = hostile_matrix(2, columns, static_cast<unsigned>(columns));
     float const g = global_scale_for<TestType>(m.view());
@@ -68,7 +68,7 @@ TEMPLATE_LIST_TEST_CASE("long rows, and every number of groups in the last chunk
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("strided, transposed, reversed and unaligned views", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("strided, transposed, reversed and unaligned views", "", kernel_formats) {
   auto const m = hostile_matrix(160, 192, 5);
   float const g = global_scale_for<TestType>(m.view());
   require_encode_parity<TestType, amax_rule>(m.view().part(3, 1, 150, 160), g);  // rows start at odd places
@@ -78,7 +78,7 @@ TEMPLATE_LIST_TEST_CASE("strided, transposed, reversed and unaligned views", "",
   require_encode_parity<TestType, amax_rule>(matrix_view<float const>{m.elements.data(), 5, 96, 0, 1}, g);
 }
 
-TEMPLATE_LIST_TEST_CASE("bfloat16 and float16 weights", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("bfloat16 and float16 weights", "", kernel_formats) {
   auto const m = hostile_matrix(7, 1312, 6);
   float const g = global_scale_for<TestType>(m.view());
   std::vector<bfloat16> b;
@@ -94,7 +94,7 @@ TEMPLATE_LIST_TEST_CASE("bfloat16 and float16 weights", "", format_list) {
   require_encode_parity<TestType, sweep_rule>(matrix_view<bfloat16 const>{b.data(), 7, 1312, 1312, 1}, g);
 }
 
-TEMPLATE_LIST_TEST_CASE("1, 2 and 7 threads", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("1, 2 and 7 threads", "", kernel_formats) {
   auto const m = hostile_matrix(64, 256, 8);
   float const g = global_scale_for<TestType>(m.view());
   for (std::size_t const threads : {1u, 2u, 7u}) {
@@ -103,7 +103,7 @@ TEMPLATE_LIST_TEST_CASE("1, 2 and 7 threads", "", format_list) {
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("global scales at the ends of their range", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("global scales at the ends of their range", "", kernel_formats) {
   auto const m = hostile_matrix(2, 320, 9);
   for (float const g : {0x1p-149f, 0x1p-126f, 1e-30f, 1e-3f, 1.0f, 1e9f, 1e30f, 0x1.fffffep127f}) {
     require_encode_parity<TestType, amax_rule>(m.view(), g);
@@ -113,7 +113,7 @@ TEMPLATE_LIST_TEST_CASE("global scales at the ends of their range", "", format_l
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("kernels refuse NaN and infinity as the scalar codec does", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("kernels refuse NaN and infinity as the scalar codec does", "", kernel_formats) {
   for (float const bad : {std::nanf(""), -INFINITY, INFINITY}) {
     for (std::size_t const place : {std::size_t{0}, std::size_t{700}, std::size_t{2 * 1088 - 1}}) {
       random_matrix m(2, 1088, 10);
@@ -124,7 +124,7 @@ TEMPLATE_LIST_TEST_CASE("kernels refuse NaN and infinity as the scalar codec doe
 }
 
 #if defined(__SSE__)
-TEMPLATE_LIST_TEST_CASE("a neighbour that flushes subnormals", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("a neighbour that flushes subnormals", "", kernel_formats) {
   random_matrix const m(4, 320, 11, 0x1p-130f);
   auto const expected = on_scalar([&] { return encode<TestType>(m.view(), 1e30f); });
   unsigned const before = _mm_getcsr();
@@ -136,6 +136,85 @@ TEMPLATE_LIST_TEST_CASE("a neighbour that flushes subnormals", "", format_list) 
   });
 }
 #endif
+
+namespace {
+
+template <class F, class... Known>
+constexpr bool is_one_of(std::tuple<Known...> const*) {
+  return (std::same_as<F, Known> || ...);
+}
+
+// Whether kernels serve exactly the formats of the list, under exactly the rules that they were written for.
+template <class... Formats>
+constexpr bool only_these(std::tuple<Formats...> const*) {
+  auto const right = []<class F>(F const*) {
+    bool const known = is_one_of<F>(static_cast<kernel_formats const*>(nullptr));
+    bool const scaled = known && !detail::has_group_kernels<F>;
+    return detail::may_decode<F, float> == known && detail::may_decode<F, bfloat16> == known &&
+           !detail::may_decode<F, float16> && detail::may_encode<F, amax_rule> == known &&
+           !(scaled && (detail::may_encode<F, given_rule> || detail::may_encode<F, four_over_six_rule> ||
+                        detail::may_encode<F, floor_rule> || detail::may_encode<F, ceil_rule>));
+  };
+  return (right(static_cast<Formats const*>(nullptr)) && ...);
+}
+static_assert(only_these(static_cast<format_list const*>(nullptr)));
+
+// Kernels have no entry for such a rule, whatever is asked.
+template <format F, class Rule>
+bool is_left_to_the_codec() {
+  if constexpr (detail::may_encode<F, Rule>) return detail::groups_encoder<F, Rule, float>() == nullptr;
+  return true;
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("rules without kernels are left to the scalar codec", "", kernel_formats) {
+  on_every_isa([] {
+    REQUIRE(is_left_to_the_codec<TestType, given_rule>());
+    REQUIRE(is_left_to_the_codec<TestType, four_over_six_rule>());
+    REQUIRE(is_left_to_the_codec<TestType, floor_rule>());
+    REQUIRE(is_left_to_the_codec<TestType, ceil_rule>());
+  });
+}
+
+TEMPLATE_LIST_TEST_CASE("given scales stay as they are", "", kernel_formats) {
+  if constexpr (has_scales<TestType>) {
+    auto const m = hostile_matrix(3, 320, 12);
+    auto const run = [&] {
+      auto q = encode<TestType>(m.view(), 1.0f);
+      for (std::size_t i = 0; i < q.view().scales.rows; ++i)
+        for (std::size_t j = 0; j < q.view().scales.columns; ++j)
+          q.view().scales(i, j) = TestType::scale::from_amax(5.0f, 6.0f, 1.0f);
+      encode_into<TestType, given_rule>(m.view(), q.view(), serial_executor{});
+      return q;
+    };
+    auto const expected = on_scalar(run);
+    for (auto const code : expected.scales()) REQUIRE(code == TestType::scale::from_amax(5.0f, 6.0f, 1.0f));
+    on_every_isa([&] { REQUIRE(same(run(), expected)); });
+  }
+}
+
+TEMPLATE_LIST_TEST_CASE("options give the bytes of the scalar codec", "", kernel_formats) {
+  auto m = hostile_matrix(3, 320, 13);
+  std::vector<float> importance(320, 1.0f);
+  for (std::size_t c = 0; c < 320; c += 3) importance[c] = 100.0f;
+  encode_options options;
+  options.importance = {importance.data(), 3, 320, 0, 1};
+  auto const weighted = [&] { return encode<TestType, sweep_rule>(m.view(), 9.0f, serial_executor{}, options); };
+  auto const expected = on_scalar(weighted);
+  on_every_isa([&] { REQUIRE(same(weighted(), expected)); });
+
+  m.elements[77] = -INFINITY;
+  auto const saturated = [&] { return encode<TestType>(m.view(), 9.0f, serial_executor{}, {{}, true}); };
+  auto const finite = on_scalar(saturated);
+  on_every_isa([&] { REQUIRE(same(saturated(), finite)); });
+}
+
+TEMPLATE_LIST_TEST_CASE("decoding to float16 is left to the scalar codec", "", kernel_formats) {
+  auto const m = hostile_matrix(3, 320, 14);
+  auto const q = on_scalar([&] { return encode<TestType>(m.view(), 9.0f); });
+  require_decode_parity<TestType, float16>(q.view());
+}
 
 TEST_CASE("an instruction set that does not exist is refused, with the choices") {
   REQUIRE_THROWS_AS(use_isa("avx1024"), format_error);

@@ -9,7 +9,7 @@ using namespace prismaquant;
 using test::random_matrix;
 
 TEMPLATE_LIST_TEST_CASE("every solver reports the error of the bytes it returns, on every format", "", format_list) {
-  random_matrix const weights(33, 96, 1);
+  random_matrix const weights(33, 128, 1);
   for_each_solver([&]<solver S>(S) {
     auto const result = solve<S, TestType>(weights.view());
     REQUIRE(result.report.solver == S::name);

@@ -145,7 +145,7 @@ HOUSE = "include/prismaquant/"
         ("solver/rtn.hpp", "#include <lapacke.h>", "only linalg may include lapacke.h"),
         ("core/error.hpp", "#include <pybind11/pybind11.h>", "only bindings may include pybind11"),
         ("codec/codec.hpp", "#include <xmmintrin.h>", "only core/fp_environment.hpp may include it"),
-        ("codec/codec.hpp", "#include <immintrin.h>", "only simd may include"),
+        ("codec/codec.hpp", "#include <immintrin.h>", "only simd/lanes.hpp may include it"),
         ("codec/codec.hpp", "#include <sys/mman.h>", "neither of the standard library nor"),
         ("codec/codec.hpp", '#include "quantized.hpp"', "neither of the standard library nor"),
         ("codec/codec.hpp", '#include "../core/error.hpp"', "neither of the standard library nor"),

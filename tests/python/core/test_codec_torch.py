@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from prismaquant.codec import Quantized, get_codec
-from prismaquant.formats import list_formats
 from prismaquant.solver import shared_global_scale, solve
+from support.formats import formats_for
 
-FORMATS = list_formats()
+FORMATS = formats_for(160)
 ROWS, COLUMNS = 130, 160
 
 

@@ -13,11 +13,11 @@ import pytest
 from prismaquant._core import allocate
 from prismaquant.codec import get_codec
 from prismaquant.errors import ArgumentError
-from prismaquant.formats import list_formats
 from prismaquant.solver import shared_global_scale, solve
 from prismaquant.types import Array
+from support.formats import formats_for
 
-FORMATS = list_formats()
+FORMATS = formats_for(160)
 THREADS = (1, 2, 7, None)
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from prismaquant.codec import get_codec
-from prismaquant.formats import list_formats
 from prismaquant.solver import solve
 from prismaquant.types import Array
+from support.formats import formats_for
 
-FORMATS = list_formats()
+FORMATS = formats_for(160)
 
 
 class Tensor(ctypes.Structure):

@@ -34,12 +34,14 @@ LIBRARIES = {
     "cblas.h": "linalg",
     "lapacke.h": "linalg",
     "pybind11": "bindings",
-    "immintrin.h": "simd",
-    "emmintrin.h": "simd",
-    "arm_neon.h": "simd",
 }
 #: Headers of compilers and systems -> the one file that needs them.
-SYSTEM = {"xmmintrin.h": "core/fp_environment.hpp"}  # flushing of subnormals has no standard header
+SYSTEM = {
+    "xmmintrin.h": "core/fp_environment.hpp",  # flushing of subnormals has no standard header
+    "immintrin.h": "simd/lanes.hpp",
+    "emmintrin.h": "simd/lanes.hpp",
+    "arm_neon.h": "simd/lanes.hpp",
+}
 
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[ \t]*(.*)$", re.MULTILINE)
 _NAME = re.compile(r'(?:<([^<>]+)>|"([^"]+)")\s*(?://.*)?')

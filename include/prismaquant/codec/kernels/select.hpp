@@ -25,8 +25,33 @@ namespace prismaquant::detail {
 
 /// Formats that share the kernels of E4M3 elements under one bfloat16 scale, whatever the block.
 template <class F>
-inline constexpr bool is_fp8_e4m3 = std::same_as<typename F::element, e4m3>&&
-    std::same_as<typename F::scale, bf16_scale>&& std::same_as<typename F::layout, plain_words<std::uint8_t>>;
+inline constexpr bool is_fp8_e4m3 =
+    std::same_as<typename F::element, e4m3>&& std::same_as<typename F::scale, bf16_scale>&&
+        std::same_as<typename F::layout, plain_words<std::uint8_t>>&& std::same_as<typename F::extra, no_extra> &&
+    !F::has_global_scale;
+
+/// Formats with kernels for groups along a row, one scale byte each.
+template <class F>
+inline constexpr bool has_group_kernels =
+    std::same_as<F, nvfp4> || std::same_as<F, mxfp4> || std::same_as<F, mxfp8_e4m3>;
+
+/// Formats with kernels for runs of elements under one scale, or none.
+template <class F>
+inline constexpr bool has_scaled_kernels = is_fp8_e4m3<F> || std::same_as<F, bf16>;
+
+/// Whether `Rule` gives a block of a format with scaled kernels the scale of its largest magnitude: all that those do.
+template <class F, class Rule>
+inline constexpr bool scaled_by_amax = std::same_as<Rule, amax_rule> ||
+                                       (std::same_as<Rule, sweep_rule> && !sweep_rule::swept<F>);
+
+/// Whether kernels may be asked to encode. Any other format or rule is left to the scalar codec.
+template <class F, class Rule>
+inline constexpr bool may_encode = has_group_kernels<F> || (has_scaled_kernels<F> && scaled_by_amax<F, Rule>);
+
+/// Whether kernels may be asked to decode: they write float32 and bfloat16.
+template <class F, class Out>
+inline constexpr bool may_decode = (has_group_kernels<F> || has_scaled_kernels<F>)&&(std::same_as<Out, float> ||
+                                                                                     std::same_as<Out, bfloat16>);
 
 /// float32, bfloat16, float16 as 0, 1, 2: the order of `kernel_table`.
 template <class T>
