@@ -57,7 +57,7 @@ void stay_inside(std::size_t columns, bool at_start) {
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("rows between inaccessible pages", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("rows between inaccessible pages", "", kernel_formats) {
   on_every_isa([] {
     for (std::size_t columns = 1; columns <= 1100; columns += columns < 130 ? 1 : 13) {
       if (!why_not<TestType>(columns).empty()) continue;
@@ -74,7 +74,7 @@ TEMPLATE_LIST_TEST_CASE("rows between inaccessible pages", "", format_list) {
   SUCCEED();
 }
 
-TEMPLATE_LIST_TEST_CASE("outputs larger than the caches are written alike, at any alignment", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("outputs larger than the caches are written alike, at any alignment", "", kernel_formats) {
   constexpr std::size_t rows = 1100, columns = 4096;  // 18 MiB of float32 and more
   random_matrix const small(4, columns, 1);
   auto const one = on_scalar([&] { return encode<TestType>(small.view(), 100.0f); });

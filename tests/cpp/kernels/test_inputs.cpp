@@ -44,7 +44,7 @@ void set_leaders(std::vector<T>& values, std::size_t group, T leader) {
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("all 65536 bfloat16 inputs, under their own scales and under given ones", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("all 65536 bfloat16 inputs, under their own scales and under given ones", "", kernel_formats) {
   std::vector<bfloat16> values(65536);
   for (unsigned i = 0; i < 65536; ++i) values[i] = {static_cast<std::uint16_t>(i)};
   values = finite_of(values);
@@ -56,7 +56,7 @@ TEMPLATE_LIST_TEST_CASE("all 65536 bfloat16 inputs, under their own scales and u
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("all 65536 float16 inputs, under their own scales and under given ones", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("all 65536 float16 inputs, under their own scales and under given ones", "", kernel_formats) {
   std::vector<float16> values(65536);
   for (unsigned i = 0; i < 65536; ++i) values[i] = {static_cast<std::uint16_t>(i)};
   values = finite_of(values);
@@ -68,7 +68,7 @@ TEMPLATE_LIST_TEST_CASE("all 65536 float16 inputs, under their own scales and un
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("float32 inputs: all binades, ties and their neighbours, subnormals", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("float32 inputs: all binades, ties and their neighbours, subnormals", "", kernel_formats) {
   std::size_t const count = floats_to_draw();
   bool const all = count == std::size_t{1} << 32;
   std::size_t const share = std::max<std::size_t>(std::size_t{1} << 20, count / std::tuple_size_v<format_list>);
@@ -99,7 +99,7 @@ TEMPLATE_LIST_TEST_CASE("float32 inputs: all binades, ties and their neighbours,
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("every code under every scale decodes alike", "", format_list) {
+TEMPLATE_LIST_TEST_CASE("every code under every scale decodes alike", "", kernel_formats) {
   using word = typename TestType::layout::word;
   quantized_matrix<TestType> q(256, columns, 3.0f);
   auto const v = q.view();
