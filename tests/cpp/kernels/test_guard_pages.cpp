@@ -48,7 +48,7 @@ void stay_inside(std::size_t columns, bool at_start) {
   guarded const scales(shape.scale_columns * sizeof(scale), at_start), out(columns * sizeof(Out), at_start);
   std::memset(weights.as<char>(), 0x3a, columns * sizeof(T));
   auto const stride = static_cast<std::ptrdiff_t>(columns);
-  quantized_view<F> q{1, columns, {codes.as<word>(), 1, shape.code_columns, stride, 1}, {}, 1.0f};
+  quantized_view<F> q{1, columns, {codes.as<word>(), 1, shape.code_columns, stride, 1}, {}, 1.0f, {}};
   if constexpr (has_scales<F>) q.scales = {scales.as<scale>(), 1, shape.scale_columns, stride, 1};
   encode_into<F>(matrix_view<T const>{weights.as<T>(), 1, columns, stride, 1}, q, serial_executor{});
   encode_into<F, sweep_rule>(matrix_view<T const>{weights.as<T>(), 1, columns, stride, 1}, q, serial_executor{});
@@ -120,7 +120,8 @@ TEST_CASE("codes larger than the caches are written alike, at any alignment") {
                                       columns,
                                       {codes.data() + offset, rows, columns / 2, columns / 2, 1},
                                       {scales.data(), rows, columns / 16, columns / 16, 1},
-                                      100.0f};
+                                      100.0f,
+                                      {}};
       encode_into<nvfp4>(weights, out, serial_executor{});
       for (std::size_t r = 0; r < rows; r += 311) {
         REQUIRE(std::memcmp(&out.codes(r, 0), expected.codes().data(), columns / 2) == 0);

@@ -71,7 +71,7 @@ TEMPLATE_LIST_TEST_CASE("all 65536 float16 inputs, under their own scales and un
 TEMPLATE_LIST_TEST_CASE("float32 inputs: all binades, ties and their neighbours, subnormals", "", kernel_formats) {
   std::size_t const count = floats_to_draw();
   bool const all = count == std::size_t{1} << 32;
-  std::size_t const share = std::max<std::size_t>(std::size_t{1} << 20, count / std::tuple_size_v<format_list>);
+  std::size_t const share = std::max<std::size_t>(std::size_t{1} << 20, count / std::tuple_size_v<kernel_formats>);
   std::size_t const batch = std::size_t{1} << 20;
   std::mt19937_64 generator(42);
   for (std::size_t done = 0; done < (all ? count : share); done += batch) {
