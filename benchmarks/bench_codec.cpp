@@ -152,7 +152,7 @@ auto encoder(memory& m, auto const* weights, float global_scale) {
     std::size_t const n = end - begin;
     using T = std::remove_const_t<std::remove_pointer_t<decltype(weights)>>;
     auto const s = stored<F>(n, columns);
-    quantized_view<F> out{n, columns, {}, {}, global_scale};
+    quantized_view<F> out{n, columns, {}, {}, global_scale, {}};
     out.codes = {m.codes.as<typename F::layout::word>() + begin * s.code_columns, s.code_rows, s.code_columns,
                  static_cast<std::ptrdiff_t>(s.code_columns), 1};
     if constexpr (has_scales<F>) {
@@ -168,7 +168,7 @@ auto decoder(memory& m, float global_scale) {
   return [&m, global_scale](std::size_t begin, std::size_t end) {
     std::size_t const n = end - begin;
     auto const s = stored<F>(n, columns);
-    const_quantized_view<F> q{n, columns, {}, {}, global_scale};
+    const_quantized_view<F> q{n, columns, {}, {}, global_scale, {}};
     q.codes = {m.codes.as<typename F::layout::word>() + begin * s.code_columns, s.code_rows, s.code_columns,
                static_cast<std::ptrdiff_t>(s.code_columns), 1};
     q.scales = {m.scales.as<typename F::scale::code_type>() + begin * s.scale_columns, s.scale_rows, s.scale_columns,
