@@ -336,19 +336,18 @@ PRISMAQUANT_INLINE void store_how(T* out, V a) {
   store(out, a);
 }
 
-/// Low 16 bits of 32 lanes.
-template <how How>
-PRISMAQUANT_INLINE void store_u16_how(std::uint16_t* out, i32 a, i32 b) {
-#if defined(PRISMAQUANT_AVX512) || defined(PRISMAQUANT_AVX2) || defined(PRISMAQUANT_SSE2)
-  if constexpr (How != how::plain) {
-    alignas(64) std::uint16_t packed[32];
-    store_u16(packed, a);
-    store_u16(packed + 16, b);
-    return store_how<How>(out, load<i32>(packed));
-  }
+/// Low 16 bits of 32 lanes as 64 bytes.
+PRISMAQUANT_INLINE i32 pack_u16(i32 a, i32 b) {
+#if defined(PRISMAQUANT_AVX512)
+  alignas(64) static constexpr short even[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
+                                                 32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
+  return (i32)_mm512_permutex2var_epi16((__m512i)a, _mm512_load_si512(even), (__m512i)b);
+#else
+  alignas(64) std::uint16_t packed[32];
+  store_u16(packed, a);
+  store_u16(packed + 16, b);
+  return load<i32>(packed);
 #endif
-  store_u16(out, a);
-  store_u16(out + 16, b);
 }
 
 /// Makes streamed stores visible before anything that follows.

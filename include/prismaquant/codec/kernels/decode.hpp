@@ -6,7 +6,9 @@
 /// multiple of 16 bytes are written plainly.
 #pragma once
 
+#include "prismaquant/codec/kernels/decode_e2m1.hpp"
 #include "prismaquant/codec/kernels/layouts.hpp"
+#include "prismaquant/codec/kernels/rounding.hpp"
 #include "prismaquant/codec/kernels/rows.hpp"
 #include "prismaquant/codec/kernels/scales.hpp"
 
@@ -20,23 +22,6 @@ enum class output { float32, bfloat16, float16 };
 template <output Out>
 inline constexpr std::size_t output_bytes = Out == output::float32 ? 4 : 2;
 
-/// Nearest bfloat16 as low 16 bits, `bfloat16::round`: NaN stays NaN, overflow gives infinity.
-PRISMAQUANT_INLINE i32 round_bf16(f32 x) {
-  i32 const u = bits(x);
-  i32 const nearest = shift_right(u + splat(0x7fff) + (shift_right(u, 16) & splat(1)), 16);
-  return select(less(splat(infinity_bits), magnitude_bits(x)), shift_right(u, 16) | splat(0x40), nearest);
-}
-
-/// Nearest float16 as low 16 bits, `float16::round`.
-PRISMAQUANT_INLINE i32 round_fp16(f32 x) {
-  using lanes = element_lanes<fp16_element>;
-  i32 const magnitude = magnitude_bits(x);
-  i32 code = select(less(splat(0x477fefff), magnitude), splat(0x7c00), lanes::encode_magnitude(x));
-  i32 const nan = splat(0x7e00) | (shift_right(magnitude, 13) & splat(0x3ff));
-  code = select(less(splat(infinity_bits), magnitude), nan, code);
-  return code | (shift_right(bits(x), 16) & splat(0x8000));
-}
-
 /// 32 decoded values to elements i .. i + 31 of a run.
 template <output Out, how How>
 PRISMAQUANT_INLINE void put_32(void* out, std::size_t i, f32 a, f32 b) {
@@ -45,9 +30,9 @@ PRISMAQUANT_INLINE void put_32(void* out, std::size_t i, f32 a, f32 b) {
     store_how<How>(to, a);
     store_how<How>(to + 16, b);
   } else if constexpr (Out == output::bfloat16) {
-    store_u16_how<How>(static_cast<std::uint16_t*>(out) + i, round_bf16(a), round_bf16(b));
+    store_how<How>(static_cast<std::uint16_t*>(out) + i, pack_u16(round_bf16(a), round_bf16(b)));
   } else {
-    store_u16_how<How>(static_cast<std::uint16_t*>(out) + i, round_fp16(a), round_fp16(b));
+    store_how<How>(static_cast<std::uint16_t*>(out) + i, pack_u16(round_fp16(a), round_fp16(b)));
   }
 }
 
@@ -80,6 +65,34 @@ template <class F, output Out, how How>
   for (std::size_t e = 0; e < groups_at_once * group; e += 32) put_32<Out, How>(out, i + e, value(e), value(e + 16));
 }
 
+#if defined(PRISMAQUANT_AVX512)
+/// The same for E2M1 to bfloat16. False, with nothing done, if a scale is out of the range of `e2m1_bf16_tables`.
+template <class F, how How>
+[[gnu::noinline]] bool decode_e2m1_bf16(std::uint8_t const* codes, group_factors const& factors, void* out,
+                                        std::size_t i) noexcept {
+  constexpr std::size_t group = F::block_shape::columns;
+  e2m1_bf16_tables tables;
+  if (!tables.set(factors.scale)) return false;
+  PRISMAQUANT_UNROLL
+  for (std::size_t e = 0; e < groups_at_once * group; e += 32) {
+    store_how<How>(static_cast<std::uint16_t*>(out) + i + e, look_up_nibbles(codes + (i + e) / 2, tables.template table<group>(e)));
+  }
+  return true;
+}
+#endif
+
+template <class F, output Out, how How>
+PRISMAQUANT_INLINE void decode_groups_at(std::uint8_t const* codes, group_factors const& factors, void* out,
+                                         std::size_t i) {
+#if defined(PRISMAQUANT_AVX512)
+  if constexpr (std::same_as<typename F::element, e2m1> && std::same_as<typename F::layout, packed_nibbles> &&
+                Out == output::bfloat16) {
+    if (decode_e2m1_bf16<F, How>(codes, factors, out, i)) return;
+  }
+#endif
+  decode_chunk<F, Out, How>(codes, factors, out, i);
+}
+
 template <class F, output Out>
 void decode_groups(void const* codes, void const* scales, std::uint8_t const* zero_points, std::size_t count,
                    float global_scale, void* out, bool stream) noexcept {
@@ -88,14 +101,20 @@ void decode_groups(void const* codes, void const* scales, std::uint8_t const* ze
   constexpr std::size_t bits = layout_lanes<typename F::layout>::bits_per_code, chunk_bytes = chunk * bits / 8;
   auto const* const from = static_cast<std::uint8_t const*>(codes);
   f32 const divisor = splat(global_scale);
-  group_factors factors;
+  constexpr std::size_t chunks_ahead = 4;  // factors wait for a division: those of the first are long known then
+  group_factors factors[chunks_ahead];
   std::size_t i = 0;
   with_stores(out, stream, [&](auto way) PRISMAQUANT_INLINE_LAMBDA {
-    for (; i + chunk <= count; i += chunk) {
-      set_factors<F>(factors, scales, zero_points, i / group, divisor);
-      PRISMAQUANT_UNROLL
-      for (std::size_t byte = 0; byte < chunk_bytes; byte += 64) prefetch(from, i * bits / 8 + byte + 1024);
-      decode_chunk<F, Out, decltype(way)::value>(from, factors, out, i);
+    while (i + chunk <= count) {
+      std::size_t const whole = (count - i) / chunk, n = whole < chunks_ahead ? whole : chunks_ahead;
+      for (std::size_t k = 0; k < n; ++k) {
+        set_factors<F>(factors[k], scales, zero_points, i / group + k * groups_at_once, divisor);
+      }
+      for (std::size_t k = 0; k < n; ++k, i += chunk) {
+        PRISMAQUANT_UNROLL
+        for (std::size_t byte = 0; byte < chunk_bytes; byte += 64) prefetch(from, i * bits / 8 + byte + 1024);
+        decode_groups_at<F, Out, decltype(way)::value>(from, factors[k], out, i);
+      }
     }
   });
   if (i == count) return;
@@ -106,8 +125,8 @@ void decode_groups(void const* codes, void const* scales, std::uint8_t const* ze
   __builtin_memcpy(rest_codes, from + i * bits / 8, (count - i) * bits / 8);
   __builtin_memcpy(rest_scales, static_cast<code_type const*>(scales) + i / group, (count - i) / group * sizeof(code_type));
   if constexpr (has_zero_points<F>) __builtin_memcpy(rest_zero_points, zero_points + i / group, (count - i) / group);
-  set_factors<F>(factors, rest_scales, rest_zero_points, 0, divisor);
-  decode_chunk<F, Out, how::plain>(rest_codes, factors, rest, 0);
+  set_factors<F>(factors[0], rest_scales, rest_zero_points, 0, divisor);
+  decode_groups_at<F, Out, how::plain>(rest_codes, factors[0], rest, 0);
   __builtin_memcpy(static_cast<char*>(out) + i * output_bytes<Out>, rest, (count - i) * output_bytes<Out>);
 }
 

@@ -97,12 +97,13 @@ template <class F, input In, division Division, how How>
   using line_type = line<element_lanes<typename F::element>, typename F::layout>;
   constexpr std::size_t group = F::block_shape::columns, chunk = groups_at_once * group;
   prefetch_half<chunk * input_bytes<In>, 1>(weights, i * input_bytes<In>);
+  static_assert(line_type::elements % group == 0 || group % line_type::elements == 0);
   for (std::size_t e = 0; e < chunk; e += line_type::elements, out += line_type::bytes) {
     f32 q[line_type::vectors];
     PRISMAQUANT_UNROLL
     for (std::size_t k = 0; k < line_type::vectors; ++k) {
-      std::size_t const at = e + 16 * k;
-      q[k] = quotient<F, Division>(load_weights<In>(weights, i + at), divisors.of(at / group));
+      std::size_t const g = e / group + 16 * k / group;
+      q[k] = quotient<F, Division>(load_weights<In>(weights, i + e + 16 * k), divisors.of(g));
     }
     line_type::template put<How>(out, q);
   }

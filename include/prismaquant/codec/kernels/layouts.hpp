@@ -34,7 +34,7 @@ struct layout_lanes<plain_words<std::uint16_t>> {
 
   template <how How>
   PRISMAQUANT_INLINE static void put(std::uint8_t* out, i32 const (&c)[vectors]) {
-    store_u16_how<How>(reinterpret_cast<std::uint16_t*>(out), c[0], c[1]);
+    store_how<How>(out, pack_u16(c[0], c[1]));
   }
   PRISMAQUANT_INLINE static i32 get(std::uint8_t const* codes, std::size_t i) {
     return load_u16(reinterpret_cast<std::uint16_t const*>(codes) + i);
