@@ -19,12 +19,12 @@ inline constexpr std::size_t prefetch_bytes = 4096;
 /// that for a maximum, some 90 cycles in which nothing else could run.
 inline constexpr std::size_t round_bytes = 4096;
 
-/// Asks for half of the lines that `Bytes` at `byte` will be followed by four rounds later: choosing scales and encoding
+/// Asks for half of the lines that `Bytes` at `byte` will be followed by two rounds later: choosing scales and encoding
 /// each ask for a half, so that memory is never idle.
 template <std::size_t Bytes, std::size_t Half>
 PRISMAQUANT_INLINE void prefetch_half(void const* weights, std::size_t byte) {
   PRISMAQUANT_UNROLL
-  for (std::size_t line = Half * 64; line < Bytes; line += 128) prefetch(weights, byte + line + 4 * round_bytes);
+  for (std::size_t line = Half * 64; line < Bytes; line += 128) prefetch(weights, byte + line + 2 * round_bytes);
 }
 
 /// Calls `body(from, i)` for every `Elements` weights, `from` being where element i lies in memory minus i; what remains
