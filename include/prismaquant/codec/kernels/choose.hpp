@@ -18,7 +18,6 @@ PRISMAQUANT_INLINE i32 group_maxima(void const* weights, std::size_t i) {
   PRISMAQUANT_UNROLL
   for (std::size_t g = 0; g < groups_at_once; ++g) {
     i32 m = Part::of(load_weights<In>(weights, i + g * Group));
-    PRISMAQUANT_UNROLL
     for (std::size_t e = 16; e < Group; e += 16) m = max(m, Part::of(load_weights<In>(weights, i + g * Group + e)));
     largest[g] = fold_max(m);
   }
@@ -63,7 +62,6 @@ PRISMAQUANT_INLINE i32 group_amax(void const* weights, std::size_t i) {
       PRISMAQUANT_UNROLL
       for (std::size_t g = 0; g < groups_at_once; ++g) {
         i32 m = upper(load<i32>(p + g * Group));
-        PRISMAQUANT_UNROLL
         for (std::size_t e = 32; e < Group; e += 32) m = max(m, upper(load<i32>(p + g * Group + e)));
         largest[g] = fold_max(m);
       }
@@ -109,33 +107,48 @@ PRISMAQUANT_INLINE choice choose(void const* weights, float const* importance, s
   }
 }
 
+/// Codes of 16 groups from weight `i` on to `scales` and `zero_points`. Returns their largest magnitudes.
+template <class F, class Rule, input In>
+PRISMAQUANT_INLINE i32 choose_chunk(void const* weights, float const* importance, std::size_t i, float global_scale,
+                                   void* scales, std::uint8_t* zero_points) noexcept {
+  prefetch_half<groups_at_once * F::block_shape::columns * input_bytes<In>, 0>(weights, i * input_bytes<In>);
+  choice const c = choose<F, Rule, In>(weights, importance, i, splat(global_scale));
+  store_codes<typename F::scale::code_type>(scales, 0, c.scales);
+  if constexpr (has_zero_points<F>) store_bytes(zero_points, c.zero_points);
+  return c.amax;
+}
+
+/// The same out of line: for what is large or rare.
+template <class F, class Rule, input In>
+[[gnu::noinline]] i32 choose_chunk_call(void const* weights, float const* importance, std::size_t i, float global_scale,
+                                        void* scales, std::uint8_t* zero_points) noexcept {
+  return choose_chunk<F, Rule, In>(weights, importance, i, global_scale, scales, zero_points);
+}
+
 template <class F, class Rule, input In>
 std::uint32_t choose_scales(void const* weights, float const* importance, std::size_t count, void* scales,
                             std::uint8_t* zero_points, float global_scale) noexcept {
   using code = typename F::scale::code_type;
   constexpr std::size_t group = F::block_shape::columns, chunk = groups_at_once * group;
-  f32 const divisor = splat(global_scale);
+  auto* const codes = static_cast<code*>(scales);
   i32 largest = splat(0);
   for_each_chunk<chunk, In>(
       weights, count,
       [&](void const* from, std::size_t i) PRISMAQUANT_INLINE_LAMBDA {
-        prefetch_half<chunk * input_bytes<In>, 0>(from, i * input_bytes<In>);
-        choice const c = choose<F, Rule, In>(from, importance, i, divisor);
-        store_codes<code>(scales, i / group, c.scales);
-        if constexpr (has_zero_points<F>) store_bytes(zero_points + i / group, c.zero_points);
-        largest = max(largest, c.amax);
+        constexpr auto* chunk_of = group * 64 / register_bytes <= 32 ? &choose_chunk<F, Rule, In> : &choose_chunk_call<F, Rule, In>;
+        largest = max(largest, chunk_of(from, importance, i, global_scale, codes + i / group, zero_points + i / group));
       },
       [&](void const* from, std::size_t i, std::size_t n) PRISMAQUANT_INLINE_LAMBDA {
-        choice const c = choose<F, Rule, In>(from, importance, 0, divisor);
         code rest[groups_at_once];
         std::uint8_t rest_zero_points[groups_at_once];
-        store_codes<code>(rest, 0, c.scales);
-        __builtin_memcpy(static_cast<code*>(scales) + i / group, rest, n / group * sizeof(code));
-        if constexpr (has_zero_points<F>) {
-          store_bytes(rest_zero_points, c.zero_points);
-          __builtin_memcpy(zero_points + i / group, rest_zero_points, n / group);
+        float rest_importance[chunk];
+        if (importance != nullptr) {
+          for (std::size_t k = 0; k < chunk; ++k) rest_importance[k] = k < n ? importance[i + k] : 0.0f;
         }
-        largest = max(largest, c.amax);
+        largest = max(largest, choose_chunk_call<F, Rule, In>(from, importance != nullptr ? rest_importance : nullptr, 0,
+                                                              global_scale, rest, rest_zero_points));
+        __builtin_memcpy(codes + i / group, rest, n / group * sizeof(code));
+        if constexpr (has_zero_points<F>) __builtin_memcpy(zero_points + i / group, rest_zero_points, n / group);
       });
   return static_cast<std::uint32_t>(horizontal_max(largest));
 }
