@@ -1,0 +1,334 @@
+/// @file
+/// Choosing the scale codes of 16 groups at once by their squared errors: the codes of `sweep_rule` and
+/// `four_over_six_rule`, byte for byte.
+///
+/// 1. Every candidate's error is estimated in float32, with a multiplication in place of the division.
+/// 2. Where the best is better than the second best by more than both can be wrong, it is the scalar codec's choice.
+/// 3. Elsewhere (a group in some thousands; ties; scales out of the range of the estimate) the group's errors are
+///    computed again as the scalar codec does, 16 codes at once.
+///
+/// How wrong an estimate can be. Let e = 2^-24, |v| the (weighted) Euclidean norm over a group, d the differences
+/// x - scale * value as the scalar codec has them (it adds their squares in float64: an error below 2^-48, neglected
+/// here), d' those of the estimate, all in the unit of the estimate. Per element, to first order,
+/// - x and the scale are rounded to that unit: e x + e scale * value <= 3 e x, since value = 0 would err by x only,
+///   hence scale * value <= 2 x; the difference and, without fused operations, the product are rounded: 3 e x;
+/// - the two quotients differ by at most 5 e x / scale (x, scale, inverse, product; the scalar codec's own), so where
+///   the estimate takes another value, the quotient lies that close to the midpoint between the two values, and the
+///   larger of the two differences exceeds the other by at most 10 e x;
+/// so |d' - d| <= 16 e |x|, but for signs, which do not matter. Adding up to 32 squares (4 roundings each with the
+/// weight and the order) changes |d'| by at most 20 e |d'| <= 20 e |x| more: an estimated norm is within 36 e |x| of
+/// the true one. Two codes are in order if their norms differ by more than 72 e |x|; 96 e = 6 * 2^-20 is asked for.
+/// With E = |d'|^2: sqrt(E2) - sqrt(E1) > c |x| follows from (E2 - E1)^2 > 2 c^2 |x|^2 (E1 + E2), which needs no root.
+#pragma once
+
+#include "prismaquant/codec/kernels/sweep_error.hpp"
+
+#if defined(PRISMAQUANT_HAS_VECTORS)
+
+namespace prismaquant::PRISMAQUANT_TARGET {
+
+/// The best and the second best of the candidates so far, by estimated errors.
+struct two_best {
+  static constexpr float far = 0x1p60f;  ///< above every error in the range of the estimates
+  f32_register best = all(far), second = all(far);
+  i32_register code;
+
+  PRISMAQUANT_INLINE explicit two_best(i32_register first) : code(first) {}
+
+  PRISMAQUANT_INLINE void offer(f32_register error, i32_register candidate) {
+    second = smaller(second, larger(error, best));
+    code = select(less(error, best), candidate, code);
+    best = smaller(error, best);
+  }
+
+  /// Lanes in which the order of the two is certain; `norm`: the squared norm of the group.
+  PRISMAQUANT_INLINE i32_register certain(f32_register norm) const {
+    constexpr float tolerance = 6 * 0x1p-20f;
+    f32_register const apart = second - best;
+    return less(all(2 * tolerance * tolerance) * norm * (best + second), apart * apart);
+  }
+};
+
+/// One register of groups in the unit of the estimates.
+template <std::size_t Group, bool Weighted>
+struct scaled_groups {
+  f32_register x[Group];  ///< magnitudes
+  f32_register h[Group];  ///< importance over the power of two of the group's largest; 1 in groups that have none
+  f32_register largest, norm;
+  i32_register unimportant;  ///< groups without any importance
+  i32_register safe;         ///< groups for which the bound holds: nothing overflows, nothing that counts underflows
+
+  template <class Steps>
+  PRISMAQUANT_INLINE scaled_groups(groups_by_element<Group> const& weights, groups_by_element<Group> const* importance,
+                                   i32_register amax, Steps const& steps, int r) {
+    if constexpr (Weighted) {
+      i32_register top = all(0);
+      PRISMAQUANT_UNROLL
+      for (std::size_t e = 0; e < Group; ++e) top = max(top, part_of<i32_register>(importance->x[e], r));
+      unimportant = less(top, all(1));
+      i32_register const exponent = all(254 << 23) - (top & all(infinity_bits));
+      f32_register const unit = floats(min(max(exponent, all(1 << 23)), all(254 << 23)));
+      PRISMAQUANT_UNROLL
+      for (std::size_t e = 0; e < Group; ++e) {
+        h[e] = select(unimportant, all(1.0f), part_of<f32_register>(importance->x[e], r) * unit);
+      }
+    }
+    f32_register sum[2] = {all(0.0f), all(0.0f)};
+    PRISMAQUANT_UNROLL
+    for (std::size_t e = 0; e < Group; ++e) {
+      x[e] = floats(part_of<i32_register>(weights.x[e], r) & all(0x7fffffff)) * steps.unit;
+      sum[e % 2] = add_product(Weighted ? h[e] * x[e] : x[e], x[e], sum[e % 2]);
+    }
+    norm = sum[0] + sum[1];
+    largest = floats(amax) * steps.unit;
+    safe = less(all(0x1p-30f), largest) & less(largest, all(0x1p20f)) & steps.safe();
+  }
+};
+
+template <std::size_t Group>
+PRISMAQUANT_INLINE i32 largest_of(groups_by_element<Group> const& weights) {
+  i32 amax = splat(0);
+  PRISMAQUANT_UNROLL
+  for (std::size_t e = 0; e < Group; ++e) amax = max(amax, magnitude_bits(weights.x[e]));
+  return amax;
+}
+
+/// What is known of 16 groups after the estimates.
+struct choices {
+  i32 code;
+  i32 certain;  ///< lanes whose code is the scalar codec's
+  i32 lowest;   ///< no code below it can be the best
+};
+
+/// An upper bound of 1 / sqrt(v), at most 8 % above it, for v from 2^-126 on; some 2^63 below. The bits of a float are
+/// a piecewise linear logarithm: halved and negated they are those of the inverse root, within 3.5 %.
+PRISMAQUANT_INLINE f32_register above_inverse_root(f32_register v) {
+  return floats(all(0x5f3759df) - shift_right(bits(v), 1)) * all(1.036f);
+}
+
+/// The least scale at which saturation alone does not yet cost more than the best error so far:
+/// h (x - largest value * scale)^2 <= E for every element. Rounded down, E first raised by what it can be wrong.
+template <class Element, std::size_t Group>
+PRISMAQUANT_INLINE f32_register least_scale(scaled_groups<Group, true> const& groups, f32_register best) {
+  f32_register const root = best * above_inverse_root(best) + groups.largest * all(0x1p-14f);
+  f32_register beyond = all(0.0f);
+  PRISMAQUANT_UNROLL
+  for (std::size_t e = 0; e < Group; ++e) {
+    beyond = larger(beyond, subtract_product(root, above_inverse_root(groups.h[e]), groups.x[e]));
+  }
+  return beyond * all(0.999f / grid_of<Element>::largest);
+}
+
+template <class Steps, class Element, bool Saturate, std::size_t Group, bool Weighted>
+PRISMAQUANT_INLINE f32_register candidate_error(scaled_groups<Group, Weighted> const& groups, Steps const& steps,
+                                                i32_register code) {
+  f32_register const scale = steps.scale(code);
+  return estimated_error<Element, Saturate, Weighted>(groups.x, groups.h, scale, steps.inverse(scale));
+}
+
+/// Estimates for codes first .. last (at most `count`; the first `saturating` of them can saturate), and below where
+/// importance makes lower ones possible.
+template <class Steps, class Element, std::size_t Group, bool Weighted>
+PRISMAQUANT_INLINE void estimate(groups_by_element<Group> const& weights, groups_by_element<Group> const* importance,
+                                 i32 amax_lanes, i32 first_lanes, i32 last_lanes, f32 global_scale, int count,
+                                 int saturating, choices& out) {
+  for (int r = 0; r < registers_per_lanes; ++r) {
+    i32_register const amax = part_of<i32_register>(amax_lanes, r);
+    i32_register const first = part_of<i32_register>(first_lanes, r);
+    i32_register const last = part_of<i32_register>(last_lanes, r);
+    Steps const steps(part_of<f32_register>(global_scale, r), last);
+    scaled_groups<Group, Weighted> const groups(weights, importance, amax, steps, r);
+    two_best found(first);
+    for (int j = 0; j < count; ++j) {
+      i32_register const code = first + all(j);
+      f32_register error;
+      if (j < saturating) {
+        error = candidate_error<Steps, Element, true>(groups, steps, code);
+      } else {
+        error = candidate_error<Steps, Element, false>(groups, steps, code);
+      }
+      found.offer(select(less(last, code), all(two_best::far), error), code);
+    }
+    i32_register certain = groups.safe;
+    i32_register lowest = first;
+    if constexpr (Weighted) {
+      f32_register const least = least_scale<Element>(groups, found.best);
+      for (int j = 1;; ++j) {
+        i32_register const code = first - all(j);
+        i32_register open = less(all(0), code) & ~groups.unimportant & groups.safe;
+        i32_register const at = max(code, all(1));
+        open = open & ~less(steps.scale(at), least);
+        if (j == Steps::most_steps) certain = certain & ~open;
+        if (!any(open) || j == Steps::most_steps) break;
+        lowest = select(open, code, lowest);
+        f32_register const error = candidate_error<Steps, Element, true>(groups, steps, at);
+        found.offer(select(open, error, all(two_best::far)), code);
+      }
+      lowest = select(certain, lowest, all(1));
+    }
+    set_part(out.code, r, found.code);
+    set_part(out.certain, r, certain & found.certain(groups.norm));
+    set_part(out.lowest, r, lowest);
+  }
+}
+
+/// A lane of groups, element by element 16 floats apart.
+template <std::size_t Group>
+PRISMAQUANT_INLINE float const* lane_of(groups_by_element<Group> const& groups, int lane) {
+  return reinterpret_cast<float const*>(&groups) + lane;
+}
+
+/// `sweep_rule::choose` for one group.
+template <class Steps, class Element, std::size_t Group>
+[[gnu::noinline]] std::int32_t sweep_exactly(float const* x, std::int32_t first, std::int32_t last,
+                                             f32 global_scale) noexcept {
+  double least = __builtin_inf();
+  std::int32_t best = first;
+  std::int32_t codes[16];
+  for (int k = 0; k < 16; ++k) codes[k] = first + k < last ? first + k : last;
+  double errors[16];
+  exact_errors<Steps, Element, Group, false>(x, x, load<i32>(codes), global_scale, errors);
+  for (int k = 0; k < 16; ++k) {
+    if (errors[k] < least) {
+      least = errors[k];
+      best = codes[k];
+    }
+  }
+  return best;
+}
+
+/// The same with importance; no code below `lowest` can be the best.
+template <class Steps, class Element, std::size_t Group>
+[[gnu::noinline]] std::int32_t sweep_exactly(float const* x, float const* h, std::int32_t first, std::int32_t last,
+                                             std::int32_t lowest, f32 global_scale) noexcept {
+  bool important = false;
+  for (std::size_t e = 0; e < Group; ++e) important = important || h[16 * e] > 0.0f;
+  if (!important) return sweep_exactly<Steps, Element, Group>(x, first, last, global_scale);
+  double least = __builtin_inf();
+  std::int32_t best = last;
+  for (std::int32_t top = last; top >= lowest; top -= 16) {
+    std::int32_t codes[16];
+    for (int k = 0; k < 16; ++k) codes[k] = top - k > lowest ? top - k : lowest;
+    double errors[16];
+    exact_errors<Steps, Element, Group, true>(x, h, load<i32>(codes), global_scale, errors);
+    for (int k = 0; k < 16; ++k) {
+      if (errors[k] <= least) {
+        least = errors[k];
+        best = codes[k];
+      }
+    }
+  }
+  return best;
+}
+
+/// The groups of which the estimates leave the choice open.
+template <class Steps, class Element, std::size_t Group, bool Weighted>
+PRISMAQUANT_INLINE i32 settle(groups_by_element<Group> const& weights, groups_by_element<Group> const* importance,
+                              i32 first, i32 last, f32 global_scale, choices const& found) {
+  if (!any(~found.certain)) return found.code;
+  std::int32_t code[16], certain[16], from[16], to[16], lowest[16];
+  store(code, found.code), store(certain, found.certain), store(lowest, found.lowest);
+  store(from, first), store(to, last);
+  for (int lane = 0; lane < 16; ++lane) {
+    if (certain[lane] != 0) continue;
+    float const* const x = lane_of(weights, lane);
+    if constexpr (Weighted) {
+      float const* const h = lane_of(*importance, lane);
+      code[lane] = sweep_exactly<Steps, Element, Group>(x, h, from[lane], to[lane], lowest[lane], global_scale);
+    } else {
+      code[lane] = sweep_exactly<Steps, Element, Group>(x, from[lane], to[lane], global_scale);
+    }
+  }
+  return load<i32>(code);
+}
+
+/// Scale codes of 16 groups by `sweep_rule` under E4M3 scales. `importance` is not read unless `Weighted`.
+template <class Element, bool Weighted>
+[[gnu::noinline]] i32 sweep_e4m3(groups_by_element<16> const& weights, groups_by_element<16> const* importance,
+                                 f32 global_scale) noexcept {
+  i32 const amax = largest_of(weights);
+  i32 const k0 = e4m3_lanes::encode_magnitude(global_scale * (floats(amax) / splat(grid_of<Element>::largest)));
+  i32 const first = max(k0 - splat(3), splat(1));
+  i32 const last = min(max(k0 + splat(7), splat(15)), splat(126));
+  // Zeros err nowhere: they get the lowest code. Their estimates, of some usual window, do not count.
+  i32 const zero = less(amax, splat(1));
+  i32 const usual = select(zero, splat(16), k0);
+  bool const regular = !any(less(usual, splat(10)) | less(splat(119), usual));
+  int const count = regular ? 11 : horizontal_max(last - first) + 1;
+  int const saturating = regular ? 3 : count;  // from k0 on, amax / scale is at most 6 * 8.5 / 8
+  choices found;
+  estimate<e4m3_steps, Element, 16, Weighted>(weights, importance, amax, select(zero, splat(13), first),
+                                              select(zero, splat(23), last), global_scale, count, saturating, found);
+  found.code = select(zero, splat(1), found.code);
+  found.certain = found.certain | (zero & e4m3_steps::safe_for(global_scale));
+  return settle<e4m3_steps, Element, 16, Weighted>(weights, importance, first, last, global_scale, found);
+}
+
+/// Scale codes of 16 groups by `sweep_rule` under powers of two.
+template <class Element, std::size_t Group, bool Weighted>
+[[gnu::noinline]] i32 sweep_e8m0(groups_by_element<Group> const& weights,
+                                 groups_by_element<Group> const* importance) noexcept {
+  i32 const amax = largest_of(weights);
+  i32 const exponent = shift_right(amax, 23) - splat(Element::max_exponent);
+  i32 const first = min(max(exponent, splat(1)), splat(254 - Element::max_exponent));
+  i32 const last = min(max(exponent + splat(1), splat(1)), splat(254 - Element::max_exponent));
+  choices found;
+  estimate<e8m0_steps, Element, Group, Weighted>(weights, importance, amax, first, last, splat(1.0f), 2, 1, found);
+  i32 const zero = less(amax, splat(1));
+  i32 of_zero = splat(127);
+  if constexpr (Weighted) {  // a zero errs nowhere: the lowest code, unless nothing counts
+    of_zero = select(less(largest_of(*importance), splat(1)), of_zero, splat(1));
+  }
+  found.code = select(zero, of_zero, found.code);
+  found.certain = found.certain | zero;
+  return settle<e8m0_steps, Element, Group, Weighted>(weights, importance, first, last, splat(1.0f), found);
+}
+
+/// Scale codes of 16 groups by `four_over_six_rule`.
+template <class Element, bool Weighted>
+[[gnu::noinline]] i32 four_over_six(groups_by_element<16> const& weights, groups_by_element<16> const* importance,
+                                    f32 global_scale) noexcept {
+  i32 const amax = largest_of(weights);
+  auto const from_amax = [&](float largest) PRISMAQUANT_INLINE_LAMBDA {
+    i32 const code = e4m3_lanes::encode_magnitude(global_scale * (floats(amax) / splat(largest)));
+    return select(less(splat(0), code), code, splat(0x20));
+  };
+  i32 const six = from_amax(6.0f), four = from_amax(4.0f);
+  bool const saturates = any(less(six, splat(8)) | less(splat(125), six));
+  choices found;
+  for (int r = 0; r < registers_per_lanes; ++r) {
+    i32_register const a = part_of<i32_register>(six, r), b = part_of<i32_register>(four, r);
+    e4m3_steps const steps(part_of<f32_register>(global_scale, r), a);
+    scaled_groups<16, Weighted> const groups(weights, importance, part_of<i32_register>(amax, r), steps, r);
+    two_best two(a);
+    if (saturates) {
+      two.offer(candidate_error<e4m3_steps, Element, true>(groups, steps, a), a);
+      two.offer(candidate_error<e4m3_steps, Element, true>(groups, steps, b), b);
+    } else {
+      two.offer(candidate_error<e4m3_steps, Element, false>(groups, steps, a), a);
+      two.offer(candidate_error<e4m3_steps, Element, false>(groups, steps, b), b);
+    }
+    i32_register same = ~(less(a, b) | less(b, a));
+    if constexpr (Weighted) same = same | groups.unimportant;
+    set_part(found.code, r, select(same, a, two.code));
+    set_part(found.certain, r, same | (groups.safe & two.certain(groups.norm)));
+  }
+  if (!any(~found.certain)) return found.code;
+  std::int32_t code[16], certain[16], sixes[16], fours[16];
+  store(code, found.code), store(certain, found.certain), store(sixes, six), store(fours, four);
+  for (int lane = 0; lane < 16; ++lane) {
+    if (certain[lane] != 0) continue;
+    float const* const x = lane_of(weights, lane);
+    float const* const h = Weighted ? lane_of(*importance, lane) : x;
+    std::int32_t codes[16] = {sixes[lane], fours[lane]};
+    for (int k = 2; k < 16; ++k) codes[k] = codes[0];
+    double errors[16];
+    exact_errors<e4m3_steps, Element, 16, Weighted>(x, h, load<i32>(codes), global_scale, errors);
+    code[lane] = errors[1] < errors[0] ? codes[1] : codes[0];
+  }
+  return load<i32>(code);
+}
+
+}  // namespace prismaquant::PRISMAQUANT_TARGET
+
+#endif

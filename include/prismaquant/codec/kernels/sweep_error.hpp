@@ -1,0 +1,170 @@
+/// @file
+/// Errors of 16 groups under one scale each: estimated in float32 with a proven bound, and exactly as the scalar codec
+/// sums them in float64.
+///
+/// Groups lie side by side, one per lane, so that a sum over a group is a sum of vectors, in the order of its elements.
+#pragma once
+
+#include "prismaquant/codec/kernels/elements.hpp"
+#include "prismaquant/simd/arithmetic.hpp"
+#include "prismaquant/simd/transpose.hpp"
+
+#if defined(PRISMAQUANT_HAS_VECTORS)
+
+namespace prismaquant::PRISMAQUANT_TARGET {
+
+/// 16 groups of `Group` numbers: element e of group g is lane g of x[e].
+template <std::size_t Group>
+struct groups_by_element {
+  f32 x[Group];
+};
+
+/// Numbers i .. i + 16 * Group - 1 of a row, as 16 groups.
+template <input In, std::size_t Group>
+PRISMAQUANT_INLINE groups_by_element<Group> load_groups(void const* row, std::size_t i) {
+  groups_by_element<Group> groups;
+  for (std::size_t part = 0; part < Group; part += 16) {
+    f32_register rows[16][registers_per_lanes], columns[16][registers_per_lanes];
+    PRISMAQUANT_UNROLL
+    for (std::size_t g = 0; g < 16; ++g) {
+      f32 const v = load_weights<In>(row, i + g * Group + part);
+      __builtin_memcpy(rows[g], &v, sizeof v);
+    }
+    transpose(rows, columns);
+    PRISMAQUANT_UNROLL
+    for (std::size_t e = 0; e < 16; ++e) __builtin_memcpy(&groups.x[part + e], columns[e], sizeof(f32));
+  }
+  return groups;
+}
+
+/// Register `r` of 16 lanes.
+template <class V, class Lanes>
+PRISMAQUANT_INLINE V part_of(Lanes const& lanes, int r) {
+  V v;
+  __builtin_memcpy(&v, reinterpret_cast<char const*>(&lanes) + r * register_bytes, register_bytes);
+  return v;
+}
+template <class V, class Lanes>
+PRISMAQUANT_INLINE void set_part(Lanes& lanes, int r, V v) {
+  __builtin_memcpy(reinterpret_cast<char*>(&lanes) + r * register_bytes, &v, register_bytes);
+}
+PRISMAQUANT_INLINE f32_register all(float x) { return splat_into<f32_register>::value(x); }
+PRISMAQUANT_INLINE i32_register all(std::int32_t x) { return splat_into<i32_register>::value(x); }
+
+/// The magnitudes of an element: from `smallest_normal` on `2^mantissa_bits` steps per binade, below it evenly spaced.
+/// Integers are the case without a normal value: `smallest_normal` is above `largest`.
+template <class Element>
+struct grid_of {
+  static constexpr int mantissa_bits = Element::mantissa_bits;
+  static constexpr float smallest_normal = Element::smallest_normal;
+  static constexpr float largest = Element::max_value;
+};
+template <>
+struct grid_of<e2m1_lanes> {
+  static constexpr int mantissa_bits = 1;
+  static constexpr float smallest_normal = 1.0f;
+  static constexpr float largest = 6.0f;
+};
+template <>
+struct grid_of<e4m3_lanes> {
+  static constexpr int mantissa_bits = 3;
+  static constexpr float smallest_normal = 0x1p-6f;
+  static constexpr float largest = 448.0f;
+};
+
+/// The value of `Element` nearest to y, 0 <= y <= largest, ties to even: `round_magnitude`, without the code. The
+/// product is exact, and so is the second difference.
+template <class Element>
+PRISMAQUANT_INLINE f32_register nearest(f32_register y) {
+  using grid = grid_of<Element>;
+  f32_register const binade = larger(floats(bits(y) & all(infinity_bits)), all(grid::smallest_normal));
+  f32_register const shift = all(static_cast<float>(1 << (23 - grid::mantissa_bits)));
+  return subtract_product(binade, shift, add_product(binade, shift, y));
+}
+
+/// Scales whose codes are positive E4M3 numbers, under a global scale. Estimates use weights times global scale, so
+/// that the scales are the E4M3 numbers themselves.
+struct e4m3_steps {
+  static constexpr int most_steps = 126;  ///< scales that far below a window are in the range of the estimates
+  f32_register unit;                      ///< what weights are multiplied by
+
+  PRISMAQUANT_INLINE e4m3_steps(f32_register global_scale, i32_register) : unit(global_scale) {}
+
+  PRISMAQUANT_INLINE static f32_register number(i32_register code) {
+    f32_register const normal = floats((code << 20) + all(120 << 23));
+    return select(less(code, all(8)), normal + normal - all(0x1p-6f), normal);
+  }
+  PRISMAQUANT_INLINE f32_register scale(i32_register code) const { return number(code); }
+  PRISMAQUANT_INLINE f32_register inverse(f32_register scale) const { return all(1.0f) / scale; }
+
+  /// `e4m3_scale::decode`.
+  PRISMAQUANT_INLINE static f32_register decode(i32_register code, f32_register global_scale) {
+    return number(code) / global_scale;
+  }
+  /// Outside of these global scales some scale is subnormal or infinite.
+  PRISMAQUANT_INLINE static i32 safe_for(f32 global_scale) {
+    return less(splat(0x1p-100f), global_scale) & less(global_scale, splat(0x1p100f));
+  }
+  PRISMAQUANT_INLINE i32_register safe() const { return less(all(0x1p-100f), unit) & less(unit, all(0x1p100f)); }
+};
+
+/// Scales that are powers of two. Estimates use weights divided by the scale of code `base`.
+struct e8m0_steps {
+  static constexpr int most_steps = 40;
+  i32_register base;
+  f32_register unit;
+
+  PRISMAQUANT_INLINE e8m0_steps(f32_register, i32_register code) : base(code), unit(floats((all(254) - code) << 23)) {}
+
+  PRISMAQUANT_INLINE f32_register scale(i32_register code) const { return floats((code - base + all(127)) << 23); }
+  PRISMAQUANT_INLINE f32_register inverse(f32_register scale) const { return floats(all(254 << 23) - bits(scale)); }
+
+  /// `e8m0_scale::decode`, of codes from 1 on.
+  PRISMAQUANT_INLINE static f32_register decode(i32_register code, f32_register) { return floats(code << 23); }
+  PRISMAQUANT_INLINE i32_register safe() const { return all(-1); }
+};
+
+/// Estimated sum of squares |x - scale * value|^2 (times h), `value` being the element's nearest to x / scale; x >= 0.
+/// Without `Saturate`, x / scale must be below the end of the binade of the largest value, and round to no more than
+/// it.
+template <class Element, bool Saturate, bool Weighted, std::size_t Group>
+PRISMAQUANT_INLINE f32_register estimated_error(f32_register const (&x)[Group], f32_register const (&h)[Group],
+                                                f32_register scale, f32_register inverse) {
+  f32_register sum[4] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
+  PRISMAQUANT_UNROLL
+  for (std::size_t e = 0; e < Group; ++e) {
+    f32_register y = x[e] * inverse;
+    if constexpr (Saturate) y = smaller(y, all(grid_of<Element>::largest));
+    f32_register const difference = subtract_product(nearest<Element>(y), scale, x[e]);
+    sum[e % 4] = add_product(Weighted ? h[e] * difference : difference, difference, sum[e % 4]);
+  }
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+/// Errors of one group under 16 scale codes as the scalar codec sums them: the float32 quotient is rounded to the
+/// element, all else is float64, in the order of the elements. `x` and `h`: the first element; the next are 16 apart.
+template <class Steps, class Element, std::size_t Group, bool Weighted>
+[[gnu::noinline]] void exact_errors(float const* x, float const* h, i32 codes, f32 global_scale,
+                                    double (&errors)[16]) noexcept {
+  for (int r = 0; r < registers_per_lanes; ++r) {
+    f32_register const scale = Steps::decode(part_of<i32_register>(codes, r), part_of<f32_register>(global_scale, r));
+    auto const wide_scale = widen(scale);
+    using doubles = pair<f64_register>;
+    doubles sum = splat_into<doubles>::value(0.0);
+    for (std::size_t e = 0; e < Group; ++e) {
+      float const magnitude = __builtin_fabsf(x[16 * e]);
+      // On the bits, because 0 / 0 is possible: its product with the scale 0 must stay 0.
+      i32_register const y = bits(all(magnitude) / scale) & all(0x7fffffff);
+      f32_register const value = nearest<Element>(floats(min(y, bits(all(grid_of<Element>::largest)))));
+      doubles const difference = splat_into<doubles>::value(static_cast<double>(magnitude)) - widen(value) * wide_scale;
+      doubles square = difference * difference;
+      if constexpr (Weighted) square = splat_into<doubles>::value(static_cast<double>(h[16 * e])) * square;
+      sum = sum + square;
+    }
+    store(errors + r * (register_bytes / 4), sum);
+  }
+}
+
+}  // namespace prismaquant::PRISMAQUANT_TARGET
+
+#endif
