@@ -8,17 +8,17 @@
 ///    computed again as the scalar codec does, 16 codes at once.
 ///
 /// How wrong an estimate can be. Let e = 2^-24, |v| the (weighted) Euclidean norm over a group, d the differences
-/// x - scale * value as the scalar codec has them (it adds their squares in float64: an error below 2^-48, neglected
-/// here), d' those of the estimate, all in the unit of the estimate. Per element, to first order,
-/// - x and the scale are rounded to that unit: e x + e scale * value <= 3 e x, since value = 0 would err by x only,
-///   hence scale * value <= 2 x; the difference and, without fused operations, the product are rounded: 3 e x;
-/// - the two quotients differ by at most 5 e x / scale (x, scale, inverse, product; the scalar codec's own), so where
-///   the estimate takes another value, the quotient lies that close to the midpoint between the two values, and the
-///   larger of the two differences exceeds the other by at most 10 e x;
-/// so |d' - d| <= 16 e |x|, but for signs, which do not matter. Adding up to 32 squares (4 roundings each with the
-/// weight and the order) changes |d'| by at most 20 e |d'| <= 20 e |x| more: an estimated norm is within 36 e |x| of
-/// the true one. Two codes are in order if their norms differ by more than 72 e |x|; 96 e = 6 * 2^-20 is asked for.
-/// With E = |d'|^2: sqrt(E2) - sqrt(E1) > c |x| follows from (E2 - E1)^2 > 2 c^2 |x|^2 (E1 + E2), which needs no root.
+/// x - scale * value of the scalar codec (which adds their squares in float64: an error below 2^-48, neglected here),
+/// d' those of the estimate, all in its unit, in which scales are exact. To first order, per element,
+/// - the same value: x in that unit, the inverse and the quotient are rounded, and so is the scalar codec's scale:
+///   3 e x + e scale * value <= 5 e x, since scale * value <= 2 x (0 would be nearer otherwise); the difference: e x;
+/// - another value: the two quotients differ by at most 5 e x / scale, so that both lie that close to the midpoint of
+///   the two values, and the larger of the two differences exceeds the other by at most 10 e x.
+/// So |d' - d| <= 16 e |x|, but for signs, which do not matter. Squares, weights and sums pass at most 10 roundings
+/// under E4M3 scales, 5 e |d'| <= 5 e |x| of the norm; 14 under powers of two, which have no other but that of the
+/// difference. An estimated norm is within 21 e |x| of the true one; two codes are in order if theirs are 42 e |x|
+/// apart; c = 48 e = 3 * 2^-20 is asked for. With E = |d'|^2, sqrt(E2) - sqrt(E1) > c |x| follows from
+/// (E2 - E1)^2 > 2 c^2 |x|^2 (E1 + E2), which needs no root.
 #pragma once
 
 #include "prismaquant/codec/kernels/sweep_error.hpp"
@@ -43,7 +43,7 @@ struct two_best {
 
   /// Lanes in which the order of the two is certain; `norm`: the squared norm of the group.
   PRISMAQUANT_INLINE i32_register certain(f32_register norm) const {
-    constexpr float tolerance = 6 * 0x1p-20f;
+    constexpr float tolerance = 3 * 0x1p-20f;
     f32_register const apart = second - best;
     return less(all(2 * tolerance * tolerance) * norm * (best + second), apart * apart);
   }
@@ -87,10 +87,10 @@ struct scaled_groups {
 
 template <std::size_t Group>
 PRISMAQUANT_INLINE i32 largest_of(groups_by_element<Group> const& weights) {
-  i32 amax = splat(0);
+  i32 amax[4] = {splat(0), splat(0), splat(0), splat(0)};
   PRISMAQUANT_UNROLL
-  for (std::size_t e = 0; e < Group; ++e) amax = max(amax, magnitude_bits(weights.x[e]));
-  return amax;
+  for (std::size_t e = 0; e < Group; ++e) amax[e % 4] = max(amax[e % 4], magnitude_bits(weights.x[e]));
+  return max(max(amax[0], amax[1]), max(amax[2], amax[3]));
 }
 
 /// What is known of 16 groups after the estimates.
@@ -126,49 +126,101 @@ PRISMAQUANT_INLINE f32_register candidate_error(scaled_groups<Group, Weighted> c
   return estimated_error<Element, Saturate, Weighted>(groups.x, groups.h, scale, steps.inverse(scale));
 }
 
-/// Estimates for codes first .. last (at most `count`; the first `saturating` of them can saturate), and below where
-/// importance makes lower ones possible.
-template <class Steps, class Element, std::size_t Group, bool Weighted>
-PRISMAQUANT_INLINE void estimate(groups_by_element<Group> const& weights, groups_by_element<Group> const* importance,
-                                 i32 amax_lanes, i32 first_lanes, i32 last_lanes, f32 global_scale, int count,
-                                 int saturating, choices& out) {
+/// Goes on below code `first`, down to where saturation alone costs more than the best so far. Returns the lanes in
+/// which that is reached, and the lowest codes tried.
+template <class Steps, class Element, std::size_t Group>
+PRISMAQUANT_INLINE i32_register descend(scaled_groups<Group, true> const& groups, Steps const& steps,
+                                        i32_register first, two_best& found, i32_register& lowest) {
+  lowest = first;
+  f32_register const least = least_scale<Element>(groups, found.best);
+  for (int j = 1;; ++j) {
+    i32_register const code = first - all(j), at = max(code, all(1));
+    i32_register open = less(all(0), code) & ~groups.unimportant & groups.safe & ~less(steps.scale(at), least);
+    if (!any(open)) return all(-1);
+    if (j == Steps::most_steps) return ~open;
+    lowest = select(open, code, lowest);
+    f32_register const error = candidate_error<Steps, Element, true>(groups, steps, at);
+    found.offer(select(open, error, all(two_best::far)), code);
+  }
+}
+
+/// Estimates for E4M3 scales first .. last. In `regular` windows these are first .. first + 10, all of them normal
+/// numbers, of which the first three may saturate.
+template <class Element, bool Weighted>
+PRISMAQUANT_INLINE void estimate_e4m3(groups_by_element<16> const& weights, groups_by_element<16> const* importance,
+                                      i32 amax, i32 first_lanes, i32 last_lanes, f32 global_scale, bool regular,
+                                      choices& out) {
+  int const count = regular ? 11 : horizontal_max(last_lanes - first_lanes) + 1;
   for (int r = 0; r < registers_per_lanes; ++r) {
-    i32_register const amax = part_of<i32_register>(amax_lanes, r);
-    i32_register const first = part_of<i32_register>(first_lanes, r);
-    i32_register const last = part_of<i32_register>(last_lanes, r);
-    Steps const steps(part_of<f32_register>(global_scale, r), last);
-    scaled_groups<Group, Weighted> const groups(weights, importance, amax, steps, r);
+    e4m3_steps const steps(part_of<f32_register>(global_scale, r));
+    scaled_groups<16, Weighted> const groups(weights, importance, part_of<i32_register>(amax, r), steps, r);
+    i32_register const first = part_of<i32_register>(first_lanes, r), last = part_of<i32_register>(last_lanes, r);
     two_best found(first);
-    for (int j = 0; j < count; ++j) {
-      i32_register const code = first + all(j);
-      f32_register error;
-      if (j < saturating) {
-        error = candidate_error<Steps, Element, true>(groups, steps, code);
-      } else {
-        error = candidate_error<Steps, Element, false>(groups, steps, code);
+    i32_register code = first;
+    if (regular) {
+      int j = 0;
+      for (; j < 3; ++j, code = code + all(1)) {
+        f32_register const scale = e4m3_steps::normal(code);
+        f32_register const inverse = all(1.0f) / scale;
+        found.offer(estimated_error<Element, true, Weighted>(groups.x, groups.h, scale, inverse), code);
       }
-      found.offer(select(less(last, code), all(two_best::far), error), code);
+      for (; j < 11; ++j, code = code + all(1)) {
+        f32_register const scale = e4m3_steps::normal(code);
+        f32_register const inverse = all(1.0f) / scale;
+        found.offer(estimated_error<Element, false, Weighted>(groups.x, groups.h, scale, inverse), code);
+      }
+    } else {
+      for (int j = 0; j < count; ++j, code = code + all(1)) {
+        f32_register const error = candidate_error<e4m3_steps, Element, true>(groups, steps, code);
+        found.offer(select(less(last, code), all(two_best::far), error), code);
+      }
     }
     i32_register certain = groups.safe;
-    i32_register lowest = first;
     if constexpr (Weighted) {
-      f32_register const least = least_scale<Element>(groups, found.best);
-      for (int j = 1;; ++j) {
-        i32_register const code = first - all(j);
-        i32_register open = less(all(0), code) & ~groups.unimportant & groups.safe;
-        i32_register const at = max(code, all(1));
-        open = open & ~less(steps.scale(at), least);
-        if (j == Steps::most_steps) certain = certain & ~open;
-        if (!any(open) || j == Steps::most_steps) break;
-        lowest = select(open, code, lowest);
-        f32_register const error = candidate_error<Steps, Element, true>(groups, steps, at);
-        found.offer(select(open, error, all(two_best::far)), code);
-      }
-      lowest = select(certain, lowest, all(1));
+      i32_register lowest;
+      certain = certain & descend<e4m3_steps, Element>(groups, steps, first, found, lowest);
+      set_part(out.lowest, r, select(certain, lowest, all(1)));
     }
     set_part(out.code, r, found.code);
     set_part(out.certain, r, certain & found.certain(groups.norm));
-    set_part(out.lowest, r, lowest);
+  }
+}
+
+/// Estimates for the powers of two `first` and, where it differs, `last`, the next one. Floating-point elements are the
+/// same under both but for those that saturate or are subnormal. All differences are exact here, so that where they are
+/// equal one by one, the scalar codec finds a tie, and the lower code is its choice.
+template <class Element, std::size_t Group, bool Weighted>
+PRISMAQUANT_INLINE void estimate_e8m0(groups_by_element<Group> const& weights,
+                                      groups_by_element<Group> const* importance, i32 amax, i32 first_lanes,
+                                      i32 last_lanes, choices& out) {
+  for (int r = 0; r < registers_per_lanes; ++r) {
+    i32_register const first = part_of<i32_register>(first_lanes, r), last = part_of<i32_register>(last_lanes, r);
+    e8m0_steps const steps(first);
+    scaled_groups<Group, Weighted> const groups(weights, importance, part_of<i32_register>(amax, r), steps, r);
+    f32_register low[2] = {all(0.0f), all(0.0f)}, high[2] = {all(0.0f), all(0.0f)};
+    i32_register unequal = all(0);
+    PRISMAQUANT_UNROLL
+    for (std::size_t e = 0; e < Group; ++e) {
+      f32_register const x = groups.x[e];
+      f32_register const a = x - nearest<Element>(smaller(x, all(grid_of<Element>::largest)));
+      f32_register const half = nearest<Element>(x * all(0.5f));
+      f32_register const b = x - (half + half);
+      unequal = unequal | (bits(a) ^ bits(b));
+      low[e % 2] = add_product(Weighted ? groups.h[e] * a : a, a, low[e % 2]);
+      high[e % 2] = add_product(Weighted ? groups.h[e] * b : b, b, high[e % 2]);
+    }
+    two_best found(first);
+    found.offer(low[0] + low[1], first);
+    i32_register const offered = less(first, last) & (less(all(0), unequal) | less(unequal, all(0)));
+    found.offer(select(offered, high[0] + high[1], all(two_best::far)), last);
+    i32_register certain = groups.safe;
+    if constexpr (Weighted) {
+      i32_register lowest;
+      certain = certain & descend<e8m0_steps, Element>(groups, steps, first, found, lowest);
+      set_part(out.lowest, r, select(certain, lowest, all(1)));
+    }
+    set_part(out.code, r, found.code);
+    set_part(out.certain, r, certain & found.certain(groups.norm));
   }
 }
 
@@ -253,12 +305,10 @@ template <class Element, bool Weighted>
   // Zeros err nowhere: they get the lowest code. Their estimates, of some usual window, do not count.
   i32 const zero = less(amax, splat(1));
   i32 const usual = select(zero, splat(16), k0);
-  bool const regular = !any(less(usual, splat(10)) | less(splat(119), usual));
-  int const count = regular ? 11 : horizontal_max(last - first) + 1;
-  int const saturating = regular ? 3 : count;  // from k0 on, amax / scale is at most 6 * 8.5 / 8
+  bool const regular = !any(less(usual, splat(11)) | less(splat(119), usual));
   choices found;
-  estimate<e4m3_steps, Element, 16, Weighted>(weights, importance, amax, select(zero, splat(13), first),
-                                              select(zero, splat(23), last), global_scale, count, saturating, found);
+  estimate_e4m3<Element, Weighted>(weights, importance, amax, select(zero, splat(13), first),
+                                   select(zero, splat(23), last), global_scale, regular, found);
   found.code = select(zero, splat(1), found.code);
   found.certain = found.certain | (zero & e4m3_steps::safe_for(global_scale));
   return settle<e4m3_steps, Element, 16, Weighted>(weights, importance, first, last, global_scale, found);
@@ -273,7 +323,7 @@ template <class Element, std::size_t Group, bool Weighted>
   i32 const first = min(max(exponent, splat(1)), splat(254 - Element::max_exponent));
   i32 const last = min(max(exponent + splat(1), splat(1)), splat(254 - Element::max_exponent));
   choices found;
-  estimate<e8m0_steps, Element, Group, Weighted>(weights, importance, amax, first, last, splat(1.0f), 2, 1, found);
+  estimate_e8m0<Element, Group, Weighted>(weights, importance, amax, first, last, found);
   i32 const zero = less(amax, splat(1));
   i32 of_zero = splat(127);
   if constexpr (Weighted) {  // a zero errs nowhere: the lowest code, unless nothing counts
@@ -298,7 +348,7 @@ template <class Element, bool Weighted>
   choices found;
   for (int r = 0; r < registers_per_lanes; ++r) {
     i32_register const a = part_of<i32_register>(six, r), b = part_of<i32_register>(four, r);
-    e4m3_steps const steps(part_of<f32_register>(global_scale, r), a);
+    e4m3_steps const steps(part_of<f32_register>(global_scale, r));
     scaled_groups<16, Weighted> const groups(weights, importance, part_of<i32_register>(amax, r), steps, r);
     two_best two(a);
     if (saturates) {
