@@ -145,7 +145,9 @@ PRISMAQUANT_INLINE i32_register descend(scaled_groups<Group, true> const& groups
 }
 
 /// Estimates for E4M3 scales first .. last. In `regular` windows these are first .. first + 10, all of them normal
-/// numbers, of which the first three may saturate.
+/// numbers, of which the first three may saturate. The last three are twice the first three: every value of E2M1 up to
+/// 3, doubled, is a value too. Where amax / scale < 3.5, half the scale is at least as good, element by element
+/// (rounding ties to even picks the same value from both grids), and it has the smaller code.
 template <class Element, bool Weighted>
 PRISMAQUANT_INLINE void estimate_e4m3(groups_by_element<16> const& weights, groups_by_element<16> const* importance,
                                       i32 amax, i32 first_lanes, i32 last_lanes, f32 global_scale, bool regular,
@@ -158,17 +160,20 @@ PRISMAQUANT_INLINE void estimate_e4m3(groups_by_element<16> const& weights, grou
     two_best found(first);
     i32_register code = first;
     if (regular) {
-      int j = 0;
-      for (; j < 3; ++j, code = code + all(1)) {
-        f32_register const scale = e4m3_steps::normal(code);
-        f32_register const inverse = all(1.0f) / scale;
-        found.offer(estimated_error<Element, true, Weighted>(groups.x, groups.h, scale, inverse), code);
-      }
-      for (; j < 11; ++j, code = code + all(1)) {
-        f32_register const scale = e4m3_steps::normal(code);
-        f32_register const inverse = all(1.0f) / scale;
-        found.offer(estimated_error<Element, false, Weighted>(groups.x, groups.h, scale, inverse), code);
-      }
+      // The inverse of the next scale is computed ahead: all of a candidate waits for it.
+      f32_register scale = e4m3_steps::normal(code), inverse = all(1.0f) / scale;
+      auto const offer = [&](auto saturate, i32_register worse) PRISMAQUANT_INLINE_LAMBDA {
+        f32_register const next = e4m3_steps::normal(code + all(1)), inverse_of_next = all(1.0f) / next;
+        if (any(~worse)) {
+          constexpr bool saturating = decltype(saturate)::value != 0;
+          f32_register const error = estimated_error<Element, saturating, Weighted>(groups.x, groups.h, scale, inverse);
+          found.offer(select(worse, all(two_best::far), error), code);
+        }
+        code = code + all(1), scale = next, inverse = inverse_of_next;
+      };
+      for (int j = 0; j < 3; ++j) offer(size_constant<1>{}, all(0));
+      for (int j = 3; j < 8; ++j) offer(size_constant<0>{}, all(0));
+      for (int j = 8; j < 11; ++j) offer(size_constant<0>{}, less(groups.largest * inverse, all(3.49f)));
     } else {
       for (int j = 0; j < count; ++j, code = code + all(1)) {
         f32_register const error = candidate_error<e4m3_steps, Element, true>(groups, steps, code);
