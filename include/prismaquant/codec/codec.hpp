@@ -133,16 +133,16 @@ void encode_into(matrix_view<T const> weights, quantized_view<F> out, Executor&&
   }
   out.validate();
   detail::require_fitting<F>(weights, options);
-  if (detail::is_default(options) && detail::encode_with_kernels<F, Rule>(weights, out, executor)) return;
-  if (detail::require_storable(weights, options)) {
-    auto const finite = detail::saturated(weights);
-    return encode_into<F, Rule>(view(std::span<T const>(finite), weights.rows, weights.columns), out, executor,
-                                options);
-  }
   if constexpr (std::same_as<Rule, given_rule>) {
     if constexpr (has_scales<F>) detail::require_given<F>(out);
   } else {
     detail::clear(out.extra);
+  }
+  if (detail::encode_with_kernels<F, Rule>(weights, out, executor, options.importance)) return;
+  if (detail::require_storable(weights, options)) {
+    auto const finite = detail::saturated(weights);
+    return encode_into<F, Rule>(view(std::span<T const>(finite), weights.rows, weights.columns), out, executor,
+                                options);
   }
   if constexpr (!has_scales<F>) {
     executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
@@ -212,7 +212,10 @@ template <format F, weight_type Out, executor Executor = serial_executor>
 void decode(const_quantized_view<F> quantized, matrix_view<Out> out, Executor&& executor = {}) {
   quantized.validate();
   detail::require_shape("out", out, quantized.rows, quantized.columns);
-  if (detail::decode_with_kernels<F>(quantized, out, executor)) return;
+  using target = detail::matrix_target<Out>;
+  if (detail::decode_with_kernels<F, target>(quantized, matrix_view<Out const>{}, executor, [&] { return target(out); })) {
+    return;
+  }
   executor.for_ranges(quantized.rows, [&](std::size_t begin, std::size_t end) {
     fp_environment_guard const guard;
     detail::for_each_decoded<F>(quantized, begin, end,
@@ -220,23 +223,29 @@ void decode(const_quantized_view<F> quantized, matrix_view<Out> out, Executor&& 
   });
 }
 
-/// Sum of (decoded - weight)^2 over the matrix: float64, summed per row and then over the rows in order.
+/// Error of a quantized matrix.
 /// @throws shape_error, numeric_error (global scale).
 template <format F, weight_type T, executor Executor = serial_executor>
-double squared_error(matrix_view<T const> weights, const_quantized_view<F> quantized, Executor&& executor = {}) {
+error_summary error_of(matrix_view<T const> weights, const_quantized_view<F> quantized, Executor&& executor = {}) {
   quantized.validate();
   detail::require_shape("weight", weights, quantized.rows, quantized.columns);
-  std::vector<double> row_sums(quantized.rows, 0.0);
-  executor.for_ranges(quantized.rows, [&](std::size_t begin, std::size_t end) {
-    fp_environment_guard const guard;
-    detail::for_each_decoded<F>(quantized, begin, end, [&](std::size_t r, std::size_t c, float value) {
-      double const difference = double{value} - double{float(weights(r, c))};
-      row_sums[r] += difference * difference;
+  detail::row_errors errors(weights.rows);
+  using target = detail::error_target;
+  if (!detail::decode_with_kernels<F, target>(quantized, weights, executor, [&] { return target(errors); })) {
+    executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
+      fp_environment_guard const guard;
+      detail::for_each_decoded<F>(quantized, begin, end, [&](std::size_t r, std::size_t c, float value) {
+        errors.row(r).add(c, weights(r, c), value);
+      });
     });
-  });
-  double sum = 0.0;
-  for (double const row : row_sums) sum += row;
-  return sum;
+  }
+  return errors.sum();
+}
+
+/// Sum of (decoded - weight)^2 over a quantized matrix. Throws as `error_of`.
+template <format F, weight_type T, executor Executor = serial_executor>
+double squared_error(matrix_view<T const> weights, const_quantized_view<F> quantized, Executor&& executor = {}) {
+  return error_of<F>(weights, quantized, executor).squared_error;
 }
 
 }  // namespace prismaquant

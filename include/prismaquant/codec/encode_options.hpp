@@ -36,11 +36,6 @@ float finite_amax(matrix_view<T const> weights) noexcept {
 
 namespace detail {
 
-/// Whether nothing was asked for: the only case that kernels know.
-inline bool is_default(encode_options const& options) noexcept {
-  return options.importance.data == nullptr && !options.saturate;
-}
-
 /// A dense copy in which infinite values are replaced by the largest finite magnitude.
 template <weight_type T>
 std::vector<T> saturated(matrix_view<T const> weights) {

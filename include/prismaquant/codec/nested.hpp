@@ -67,11 +67,11 @@ void decode(const_quantized_view<F> quantized, matrix_view<Out> out, Executor&& 
 }
 
 template <nested_format F, weight_type T, executor Executor = serial_executor>
-double squared_error(matrix_view<T const> weights, const_quantized_view<F> quantized, Executor&& executor = {}) {
+error_summary error_of(matrix_view<T const> weights, const_quantized_view<F> quantized, Executor&& executor = {}) {
   quantized.validate();
   fp_environment_guard const guard;
   detail::unnested<F> const plain(quantized);
-  return squared_error<typename F::base>(weights, plain.view(), executor);
+  return error_of<typename F::base>(weights, plain.view(), executor);
 }
 
 }  // namespace prismaquant

@@ -3,70 +3,21 @@
 /// Both see the very choices and values of `encode` and `decode`.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
+#include <bit>
 #include <cstddef>
-#include <limits>
 #include <span>
-#include <vector>
 
 #include "prismaquant/codec/codec.hpp"
 
 namespace prismaquant {
 
-/// How far decoded values are from the weights.
-struct error_summary {
-  double squared_error = 0.0;   ///< sum of (decoded - weight)^2
-  double squared_weight = 0.0;  ///< sum of weight^2
-  double max_error = 0.0;       ///< largest |decoded - weight|
-
-  /// Signal to noise ratio in decibel; infinite if the error is zero.
-  double snr_db() const noexcept {
-    if (squared_error == 0.0) return std::numeric_limits<double>::infinity();
-    return 10.0 * std::log10(squared_weight / squared_error);
-  }
-};
-
 namespace detail {
-
-/// Sums per row, to be added up in row order: the same result for every executor.
-class row_errors {
- public:
-  explicit row_errors(std::size_t rows) : rows_(rows) {}
-
-  void add(std::size_t r, float weight, float value) noexcept {
-    double const difference = double{value} - double{weight};
-    rows_[r].squared_error += difference * difference;
-    rows_[r].squared_weight += double{weight} * double{weight};
-    rows_[r].max_error = std::max(rows_[r].max_error, difference < 0.0 ? -difference : difference);
-  }
-  error_summary sum() const noexcept {
-    error_summary total;
-    for (auto const& row : rows_) {
-      total.squared_error += row.squared_error;
-      total.squared_weight += row.squared_weight;
-      total.max_error = std::max(total.max_error, row.max_error);
-    }
-    return total;
-  }
-
- private:
-  std::vector<error_summary> rows_;
-};
 
 /// Calls `visit(row, column, weight, decoded)` for every element, the columns of a row in order, after its block was
 /// read; rows of a block are visited by one thread.
 template <format F, scale_rule Rule, weight_type T, class Executor, class Visit>
 void for_each_roundtrip(matrix_view<T const> weights, float global_scale, encode_options const& options,
                         Executor& executor, Visit&& visit) {
-  static_assert(Rule::template applies<F> && !std::same_as<Rule, given_rule>, "this scale rule is not for this format");
-  require_global_scale(global_scale);
-  if (require_encodable<F>(weights, options)) {
-    auto const finite = saturated(weights);
-    for_each_roundtrip<F, Rule>(view(std::span<T const>(finite), weights.rows, weights.columns), global_scale, options,
-                                executor, visit);
-    return;
-  }
   if constexpr (!has_scales<F>) {
     executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
       fp_environment_guard const guard;
@@ -97,44 +48,41 @@ void for_each_roundtrip(matrix_view<T const> weights, float global_scale, encode
   }
 }
 
+/// Checks what the two functions below were given, and calls `run(weights)` with finite ones.
+template <format F, scale_rule Rule, weight_type T, class Executor, class Run>
+void with_finite(matrix_view<T const> weights, float global_scale, Executor& executor, encode_options const& options,
+                 Run&& run) {
+  static_assert(Rule::template applies<F> && !std::same_as<Rule, given_rule>, "this scale rule is not for this format");
+  require_global_scale(global_scale);
+  require_fitting<F>(weights, options);
+  bool const known = largest_finder<T>() != nullptr && is_finite(std::bit_cast<float>(largest_bits(weights, executor)));
+  if (known || !require_storable(weights, options)) return run(weights);
+  auto const finite = saturated(weights);
+  run(view(std::span<T const>(finite), weights.rows, weights.columns));
+}
+
 }  // namespace detail
 
 /// Decoded values of encoded `weights`, written to `out`, which may be the very elements of `weights`.
-/// @throws shape_error, numeric_error as `encode_into`.
+/// @throws shape_error, numeric_error as `encode_into`; `out` is then untouched.
 template <format F, scale_rule Rule = amax_rule, weight_type T, weight_type Out, executor Executor = serial_executor>
 void roundtrip(matrix_view<T const> weights, matrix_view<Out> out, float global_scale = 1.0f, Executor&& executor = {},
                encode_options const& options = {}) {
   detail::require_shape("out", out, weights.rows, weights.columns);
-  if constexpr (nested_format<F>) {  // scales depend on the whole matrix: there is no one pass
-    decode<F>(encode<F, Rule>(weights, global_scale, executor, options).view(), out, executor);
-  } else {
-    detail::for_each_roundtrip<F, Rule>(
-        weights, global_scale, options, executor,
-        [&](std::size_t r, std::size_t c, float, float value) { out(r, c) = round_to<Out>(value); });
-  }
-}
-
-/// Error of a quantized matrix.
-/// @throws shape_error, numeric_error (global scale).
-template <format F, weight_type T, executor Executor = serial_executor>
-error_summary error_of(matrix_view<T const> weights, const_quantized_view<F> quantized, Executor&& executor = {}) {
-  if constexpr (nested_format<F>) {
-    quantized.validate();
-    fp_environment_guard const guard;
-    detail::unnested<F> const plain(quantized);
-    return error_of<typename F::base>(weights, plain.view(), executor);
-  } else {
-    quantized.validate();
-    detail::require_shape("weight", weights, quantized.rows, quantized.columns);
-    detail::row_errors errors(weights.rows);
-    executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
-      fp_environment_guard const guard;
-      detail::for_each_decoded<F>(quantized, begin, end, [&](std::size_t r, std::size_t c, float value) {
-        errors.add(r, weights(r, c), value);
-      });
-    });
-    return errors.sum();
-  }
+  detail::with_finite<F, Rule>(weights, global_scale, executor, options, [&](matrix_view<T const> finite) {
+    if constexpr (nested_format<F>) {  // scales depend on the whole matrix: there is no one pass
+      decode<F>(encode<F, Rule>(finite, global_scale, executor, options).view(), out, executor);
+    } else {
+      using target = detail::matrix_target<Out>;
+      if (detail::roundtrip_with_kernels<F, Rule, target>(finite, global_scale, executor, options.importance,
+                                                          [&] { return target(out); })) {
+        return;
+      }
+      detail::for_each_roundtrip<F, Rule>(
+          finite, global_scale, options, executor,
+          [&](std::size_t r, std::size_t c, float, float value) { out(r, c) = round_to<Out>(value); });
+    }
+  });
 }
 
 /// Error that encoding `weights` would make. With `options.saturate` infinite weights count as what they saturate to.
@@ -142,20 +90,23 @@ error_summary error_of(matrix_view<T const> weights, const_quantized_view<F> qua
 template <format F, scale_rule Rule = amax_rule, weight_type T, executor Executor = serial_executor>
 error_summary encoding_error(matrix_view<T const> weights, float global_scale = 1.0f, Executor&& executor = {},
                              encode_options const& options = {}) {
-  if constexpr (nested_format<F>) {
-    if (detail::require_encodable<F>(weights, options)) {
-      auto const finite = detail::saturated(weights);
-      return encoding_error<F, Rule>(view(std::span<T const>(finite), weights.rows, weights.columns), global_scale,
-                                     executor, options);
+  error_summary found;
+  detail::with_finite<F, Rule>(weights, global_scale, executor, options, [&](matrix_view<T const> finite) {
+    if constexpr (nested_format<F>) {
+      found = error_of<F>(finite, encode<F, Rule>(finite, global_scale, executor, options).view(), executor);
+    } else {
+      detail::row_errors errors(finite.rows);
+      using target = detail::error_target;
+      if (!detail::roundtrip_with_kernels<F, Rule, target>(finite, global_scale, executor, options.importance,
+                                                           [&] { return target(errors); })) {
+        detail::for_each_roundtrip<F, Rule>(
+            finite, global_scale, options, executor,
+            [&](std::size_t r, std::size_t c, float weight, float value) { errors.row(r).add(c, weight, value); });
+      }
+      found = errors.sum();
     }
-    return error_of<F>(weights, encode<F, Rule>(weights, global_scale, executor, options).view(), executor);
-  } else {
-    detail::row_errors errors(weights.rows);
-    detail::for_each_roundtrip<F, Rule>(
-        weights, global_scale, options, executor,
-        [&](std::size_t r, std::size_t, float weight, float value) { errors.add(r, weight, value); });
-    return errors.sum();
-  }
+  });
+  return found;
 }
 
 }  // namespace prismaquant

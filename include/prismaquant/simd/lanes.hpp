@@ -209,6 +209,38 @@ PRISMAQUANT_INLINE void store(T* p, V v) {
   }
 }
 
+// ---- doubles ----
+
+/// The same values as doubles.
+PRISMAQUANT_INLINE f64 widen(f32 a) {
+  auto const doubles = []<class V>(V v) PRISMAQUANT_INLINE_LAMBDA {
+    return __builtin_convertvector(v, native<double, sizeof(V) / sizeof(float)>);
+  };
+#if defined(PRISMAQUANT_AVX512)
+  return {doubles(__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7)),
+          doubles(__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15))};
+#elif defined(PRISMAQUANT_AVX2)
+  auto const half = [&](f32_register v) PRISMAQUANT_INLINE_LAMBDA {
+    return pair<f64_register>{doubles(__builtin_shufflevector(v, v, 0, 1, 2, 3)),
+                              doubles(__builtin_shufflevector(v, v, 4, 5, 6, 7))};
+  };
+  return {half(a.lo), half(a.hi)};
+#else
+  auto const quarter = [&](f32_register v) PRISMAQUANT_INLINE_LAMBDA {
+    return pair<f64_register>{doubles(__builtin_shufflevector(v, v, 0, 1)),
+                              doubles(__builtin_shufflevector(v, v, 2, 3))};
+  };
+  return {{quarter(a.lo.lo), quarter(a.lo.hi)}, {quarter(a.hi.lo), quarter(a.hi.hi)}};
+#endif
+}
+
+/// The larger one; of numbers, not NaN.
+PRISMAQUANT_INLINE f64_register larger(f64_register a, f64_register b) { return a < b ? b : a; }
+template <class H>
+PRISMAQUANT_INLINE pair<H> larger(pair<H> a, pair<H> b) {
+  return {larger(a.lo, b.lo), larger(a.hi, b.hi)};
+}
+
 // ---- sums and folds ----
 
 /// a * b + c where a * b is exact (a factor is a power of two), so that fusing the two operations changes nothing.
@@ -228,11 +260,59 @@ PRISMAQUANT_INLINE pair<H> add_product(pair<H> a, pair<H> b, pair<H> c) {
   return {add_product(a.lo, b.lo, c.lo), add_product(a.hi, b.hi, c.hi)};
 }
 
+#if defined(PRISMAQUANT_AVX512) || defined(PRISMAQUANT_AVX2) || defined(PRISMAQUANT_NEON)
+#define PRISMAQUANT_FMA 1
+/// a * b - c and c - a * b, each rounded once.
+PRISMAQUANT_INLINE f32_register product_minus(f32_register a, f32_register b, f32_register c) {
+#if defined(PRISMAQUANT_AVX512)
+  return (f32_register)_mm512_fmsub_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(PRISMAQUANT_AVX2)
+  return (f32_register)_mm256_fmsub_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return (f32_register)vfmaq_f32(vnegq_f32((float32x4_t)c), (float32x4_t)a, (float32x4_t)b);
+#endif
+}
+PRISMAQUANT_INLINE f32_register minus_product(f32_register c, f32_register a, f32_register b) {
+#if defined(PRISMAQUANT_AVX512)
+  return (f32_register)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(PRISMAQUANT_AVX2)
+  return (f32_register)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return (f32_register)vfmsq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#endif
+}
+template <class H>
+PRISMAQUANT_INLINE pair<H> product_minus(pair<H> a, pair<H> b, pair<H> c) {
+  return {product_minus(a.lo, b.lo, c.lo), product_minus(a.hi, b.hi, c.hi)};
+}
+template <class H>
+PRISMAQUANT_INLINE pair<H> minus_product(pair<H> c, pair<H> a, pair<H> b) {
+  return {minus_product(c.lo, a.lo, b.lo), minus_product(c.hi, a.hi, b.hi)};
+}
+#endif
+
 /// Maxima of the registers that make up 16 lanes, as one register.
 PRISMAQUANT_INLINE i32_register fold_max(i32_register a) { return a; }
 template <class H>
 PRISMAQUANT_INLINE i32_register fold_max(pair<H> a) {
   return fold_max(max(a.lo, a.hi));
+}
+
+/// Whether no bit of any lane is set.
+PRISMAQUANT_INLINE bool is_zero(i32_register a) {
+#if defined(PRISMAQUANT_AVX512)
+  return _mm512_test_epi32_mask((__m512i)a, (__m512i)a) == 0;
+#elif defined(PRISMAQUANT_AVX2)
+  return _mm256_testz_si256((__m256i)a, (__m256i)a) != 0;
+#elif defined(PRISMAQUANT_NEON)
+  return vmaxvq_u32((uint32x4_t)a) == 0;
+#else
+  return (a[0] | a[1] | a[2] | a[3]) == 0;
+#endif
+}
+template <class H>
+PRISMAQUANT_INLINE bool is_zero(pair<H> a) {
+  return is_zero(a.lo | a.hi);
 }
 
 /// Largest of 16 lanes.
@@ -243,17 +323,6 @@ PRISMAQUANT_INLINE std::int32_t horizontal_max(i32 a) {
   for (int i = 1; i < 16; ++i) largest = lane[i] > largest ? lane[i] : largest;
   return largest;
 }
-
-/// 64 floats.
-struct x64 {
-  f32 v[4];
-};
-
-/// A number as a type.
-template <std::size_t Value>
-struct size_constant {
-  static constexpr std::size_t value = Value;
-};
 
 }  // namespace prismaquant::PRISMAQUANT_TARGET
 

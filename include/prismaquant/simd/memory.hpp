@@ -79,6 +79,9 @@ PRISMAQUANT_INLINE f32 load_weights(void const* data, std::size_t i) {
     if constexpr (In == input::bfloat16) {
       return floats(raw << 16);
     } else {
+#if defined(PRISMAQUANT_AVX512)
+      return (f32)_mm512_cvtph_ps(_mm256_loadu_si256((__m256i const*)(static_cast<std::uint16_t const*>(data) + i)));
+#endif
       return floats(bits(widen_float16(raw & splat(0x7fff))) | ((raw & splat(0x8000)) << 16));
     }
   }
@@ -206,31 +209,36 @@ PRISMAQUANT_INLINE void store_u16(std::uint16_t* out, i32 a) {
 #endif
 }
 
-/// 16 nibbles from 8 bytes, the even element in the low one. Bits above the low four of a lane are unspecified.
-PRISMAQUANT_INLINE i32 load_nibbles(std::uint8_t const* p) {
+/// Eight bytes.
+PRISMAQUANT_INLINE std::uint64_t load_u64(std::uint8_t const* p) {
+  std::uint64_t v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+/// The 16 nibbles of a word, from its lowest. Bits above the low four of a lane are unspecified.
+PRISMAQUANT_INLINE i32 spread_nibbles(std::uint64_t word) {
 #if defined(PRISMAQUANT_AVX512)
-  long long eight;
-  __builtin_memcpy(&eight, p, 8);
+  __m512i const all = _mm512_set1_epi64(static_cast<long long>(word));
 #if defined(PRISMAQUANT_VBMI)
   // A byte of qword k of the result is eight bits of the source from any bit on: dwords 2 k and 2 k + 1 take nibbles
   // 2 k and 2 k + 1, in one instruction.
   __m512i const from = _mm512_setr_epi64(0x0400000000, 0x0c00000008, 0x1400000010, 0x1c00000018, 0x2400000020,
                                          0x2c00000028, 0x3400000030, 0x3c00000038);
-  return (i32)_mm512_multishift_epi64_epi8(from, _mm512_set1_epi64(eight));
+  return (i32)_mm512_multishift_epi64_epi8(from, all);
 #else
   __m512i const half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
   __m512i const shift = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-  return (i32)_mm512_srlv_epi32(_mm512_permutexvar_epi32(half, _mm512_set1_epi64(eight)), shift);
+  return (i32)_mm512_srlv_epi32(_mm512_permutexvar_epi32(half, all), shift);
 #endif
 #elif defined(PRISMAQUANT_AVX2)
-  auto const eight = [&](int i) {
-    int four;
-    __builtin_memcpy(&four, p + 4 * i, 4);
-    return (i32_register)_mm256_srlv_epi32(_mm256_set1_epi32(four), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+  auto const eight = [&](std::uint64_t half) {
+    __m256i const all = _mm256_set1_epi32(static_cast<int>(half));
+    return (i32_register)_mm256_srlv_epi32(all, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
   };
-  return {eight(0), eight(1)};
+  return {eight(word), eight(word >> 32)};
 #elif defined(PRISMAQUANT_SSE2)
-  __m128i const v = _mm_loadl_epi64((__m128i const*)p);
+  __m128i const v = _mm_cvtsi64_si128(static_cast<long long>(word));
   __m128i const bytes = _mm_unpacklo_epi8(v, _mm_srli_epi16(v, 4));
   __m128i const zero = _mm_setzero_si128();
   auto const half = [&](__m128i w) {
@@ -239,11 +247,60 @@ PRISMAQUANT_INLINE i32 load_nibbles(std::uint8_t const* p) {
   return {half(_mm_unpacklo_epi8(bytes, zero)), half(_mm_unpackhi_epi8(bytes, zero))};
 #else
   std::uint8_t nibble[16];
-  for (int i = 0; i < 8; ++i) {
-    nibble[2 * i] = p[i] & 0x0f;
-    nibble[2 * i + 1] = p[i] >> 4;
-  }
+  for (int i = 0; i < 16; ++i) nibble[i] = static_cast<std::uint8_t>(word >> 4 * i & 15);
   return load_u8(nibble);
+#endif
+}
+
+/// 64 bytes, each 0 .. 63, as 48 bytes: one string of bits, four codes in three bytes.
+PRISMAQUANT_INLINE void store_sextets(std::uint8_t* out, i32 bytes) {
+#if defined(PRISMAQUANT_AVX512)
+  __m512i const words = _mm512_maddubs_epi16((__m512i)bytes, _mm512_set1_epi16(0x4001));  // even + 64 * odd
+  __m512i const three = _mm512_madd_epi16(words, _mm512_set1_epi32(0x10000001));           // even + 4096 * odd
+  __m512i const within =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+  __m512i const across = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
+  __m512i const packed = _mm512_permutexvar_epi32(across, _mm512_shuffle_epi8(three, within));
+  _mm512_mask_storeu_epi32(out, 0x0fff, packed);
+#else
+  std::uint32_t four[16];
+  store(four, bytes);
+  PRISMAQUANT_UNROLL
+  for (int i = 0; i < 16; ++i) {
+    std::uint32_t const v = four[i];
+    std::uint32_t const three = (v & 63u) | (v >> 2 & 0xfc0u) | (v >> 4 & 0x3f000u) | (v >> 6 & 0xfc0000u);
+    out[3 * i] = static_cast<std::uint8_t>(three);
+    out[3 * i + 1] = static_cast<std::uint8_t>(three >> 8);
+    out[3 * i + 2] = static_cast<std::uint8_t>(three >> 16);
+  }
+#endif
+}
+
+/// 16 codes of 6 bits from 12 bytes. Bits above the low six of a lane are unspecified.
+PRISMAQUANT_INLINE i32 load_sextets(std::uint8_t const* p) {
+  std::uint32_t word[3];
+  __builtin_memcpy(word, p, sizeof word);
+  std::uint64_t const low = word[0] | std::uint64_t{word[1]} << 32, high = word[1] >> 16 | std::uint64_t{word[2]} << 16;
+#if defined(PRISMAQUANT_AVX512)
+  __m512i const all = _mm512_inserti64x4(_mm512_set1_epi64(static_cast<long long>(low)),
+                                         _mm256_set1_epi64x(static_cast<long long>(high)), 1);
+#if defined(PRISMAQUANT_VBMI)
+  __m512i const from = _mm512_setr_epi64(0x0600000000, 0x120000000c, 0x1e00000018, 0x2a00000024, 0x0600000000,
+                                         0x120000000c, 0x1e00000018, 0x2a00000024);
+  return (i32)_mm512_multishift_epi64_epi8(from, all);
+#else
+  __m512i const shift = _mm512_setr_epi64(0, 12, 24, 36, 0, 12, 24, 36);
+  __m512i const two = _mm512_srlv_epi64(all, shift);  // codes 2 k and 2 k + 1 in the low 12 bits of qword k
+  return (i32)_mm512_mask_blend_epi32(0xaaaa, two, _mm512_slli_epi64(two, 26));
+#endif
+#else
+  std::uint8_t code[16];
+  PRISMAQUANT_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    code[i] = static_cast<std::uint8_t>(low >> 6 * i);
+    code[8 + i] = static_cast<std::uint8_t>(high >> 6 * i);
+  }
+  return load_u8(code);
 #endif
 }
 

@@ -1,6 +1,7 @@
 // Every instruction set of this machine against the scalar codec.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <tuple>
@@ -10,11 +11,43 @@
 #include "prismaquant/codec/kernels/library.hpp"
 #include "prismaquant/formats/format_list.hpp"
 #include "support/catch.hpp"
+#include "support/random_matrix.hpp"
 
 namespace prismaquant::test {
 
-// The formats with kernels; `only_these` in test_parity.cpp sees to it that no other format reaches one.
-using kernel_formats = std::tuple<nvfp4, mxfp4, mxfp8_e4m3, fp8_e4m3_channel, fp8_e4m3_tensor, fp8_e4m3_block, bf16>;
+// All formats have kernels.
+using kernel_formats = format_list;
+
+template <format F>
+float own_global_scale(matrix_view<float const> weights) {
+  return prismaquant::global_scale_for<amax_rule, F>(block_amax(weights));
+}
+
+// Rows of normal deviates whose sizes span many binades, with zeros, exact ties and row maxima among them.
+inline random_matrix hostile_matrix(std::size_t rows, std::size_t columns, unsigned seed) {
+  random_matrix m(rows, columns, seed);
+  std::mt19937 generator(seed);
+  for (std::size_t i = 0; i < m.elements.size(); ++i) {
+    auto& x = m.elements[i];
+    switch (generator() % 8u) {
+      case 0:
+        x = std::ldexp(x, static_cast<int>(generator() % 24u) - 16);
+        break;
+      case 1:
+        x = 0.0f;
+        break;
+      case 2:
+        x = -0.0f;
+        break;
+      case 3:
+        x = 0.25f * static_cast<float>(static_cast<int>(generator() % 49u) - 24);
+        break;
+      default:
+        break;
+    }
+  }
+  return m;
+}
 
 // Calls body() under every instruction set but the scalar codec; restores what was in use.
 template <class Body>

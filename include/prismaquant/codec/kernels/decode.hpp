@@ -1,18 +1,21 @@
 /// @file
-/// Decoding a row: element * scale in float32, stored as such or rounded to bfloat16.
+/// Decoding a run: element * scale in float32, stored as such or rounded to 16 bits.
 ///
 /// An output that is larger than the caches is written past them: a plain store first reads the line that it is about
-/// to overwrite, which doubles the traffic. Past the caches means whole aligned lines, so rows whose address is not a
+/// to overwrite, which doubles the traffic. Past the caches means whole aligned lines, so runs whose address is not a
 /// multiple of 16 bytes are written plainly.
 #pragma once
 
-#include "prismaquant/codec/kernels/elements.hpp"
+#include "prismaquant/codec/kernels/layouts.hpp"
+#include "prismaquant/codec/kernels/rows.hpp"
+#include "prismaquant/codec/kernels/scales.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
 
 namespace prismaquant::PRISMAQUANT_TARGET {
 
-enum class output { float32, bfloat16 };
+/// Types of decoded values, in the order of `input`.
+enum class output { float32, bfloat16, float16 };
 
 template <output Out>
 inline constexpr std::size_t output_bytes = Out == output::float32 ? 4 : 2;
@@ -24,107 +27,114 @@ PRISMAQUANT_INLINE i32 round_bf16(f32 x) {
   return select(less(splat(infinity_bits), magnitude_bits(x)), shift_right(u, 16) | splat(0x40), nearest);
 }
 
-/// 32 decoded values to elements i .. i + 31 of a row.
+/// Nearest float16 as low 16 bits, `float16::round`.
+PRISMAQUANT_INLINE i32 round_fp16(f32 x) {
+  using lanes = element_lanes<fp16_element>;
+  i32 const magnitude = magnitude_bits(x);
+  i32 code = select(less(splat(0x477fefff), magnitude), splat(0x7c00), lanes::encode_magnitude(x));
+  i32 const nan = splat(0x7e00) | (shift_right(magnitude, 13) & splat(0x3ff));
+  code = select(less(splat(infinity_bits), magnitude), nan, code);
+  return code | (shift_right(bits(x), 16) & splat(0x8000));
+}
+
+/// 32 decoded values to elements i .. i + 31 of a run.
 template <output Out, how How>
 PRISMAQUANT_INLINE void put_32(void* out, std::size_t i, f32 a, f32 b) {
   if constexpr (Out == output::float32) {
     auto* const to = static_cast<float*>(out) + i;
     store_how<How>(to, a);
     store_how<How>(to + 16, b);
-  } else {
+  } else if constexpr (Out == output::bfloat16) {
     store_u16_how<How>(static_cast<std::uint16_t*>(out) + i, round_bf16(a), round_bf16(b));
+  } else {
+    store_u16_how<How>(static_cast<std::uint16_t*>(out) + i, round_fp16(a), round_fp16(b));
   }
 }
 
-/// Elements i .. i + 15 of packed codes as floats.
-template <class Element>
-PRISMAQUANT_INLINE f32 elements(std::uint8_t const* codes, std::size_t i) {
-  if constexpr (Element::bits_per_code == 4) {
-    return Element::decode(load_nibbles(codes + i / 2));
-  } else {
-    return Element::decode(load_u8(codes + i));
+/// Factors and zero points of 16 groups.
+struct group_factors {
+  alignas(64) float scale[16], zero_point[16];
+};
+
+template <class F>
+PRISMAQUANT_INLINE void set_factors(group_factors& to, void const* scales, std::uint8_t const* zero_points,
+                                    std::size_t i, f32 global_scale) {
+  using lanes = scale_lanes<typename F::scale>;
+  store(to.scale, lanes::decode(load_codes<typename F::scale::code_type>(scales, i), global_scale));
+  if constexpr (has_zero_points<F>) {
+    store(to.zero_point, element_lanes<typename F::element>::decode(load_u8(zero_points + i)));
   }
 }
 
 /// Sixteen groups from element `i` on.
-template <class Scale, class Element, output Out, how How>
-[[gnu::noinline]] void decode_chunk(std::uint8_t const* codes, float const* factors, void* out,
+template <class F, output Out, how How>
+[[gnu::noinline]] void decode_chunk(std::uint8_t const* codes, group_factors const& factors, void* out,
                                     std::size_t i) noexcept {
-  for (std::size_t g = 0; g < 16 * Scale::group; g += 32) {
-    f32 const a = splat(factors[g / Scale::group]), b = splat(factors[(g + 16) / Scale::group]);
-    put_32<Out, How>(out, i + g, elements<Element>(codes, i + g) * a, elements<Element>(codes, i + g + 16) * b);
-  }
+  using element = element_lanes<typename F::element>;
+  constexpr std::size_t group = F::block_shape::columns;
+  auto const value = [&](std::size_t e) PRISMAQUANT_INLINE_LAMBDA {
+    f32 x = element::decode(layout_lanes<typename F::layout>::get(codes, i + e));
+    if constexpr (has_zero_points<F>) x = x - splat(factors.zero_point[e / group]);
+    return x * splat(factors.scale[e / group]);
+  };
+  for (std::size_t e = 0; e < groups_at_once * group; e += 32) put_32<Out, How>(out, i + e, value(e), value(e + 16));
 }
 
-template <class Scale, class Element, output Out, how How>
-PRISMAQUANT_INLINE void decode_groups_how(std::uint8_t const* codes, std::uint8_t const* scales, std::size_t count,
-                                          float global_scale, void* out) {
-  constexpr std::size_t chunk = 16 * Scale::group;
+template <class F, output Out>
+void decode_groups(void const* codes, void const* scales, std::uint8_t const* zero_points, std::size_t count,
+                   float global_scale, void* out, bool stream) noexcept {
+  using code_type = typename F::scale::code_type;
+  constexpr std::size_t group = F::block_shape::columns, chunk = groups_at_once * group;
+  constexpr std::size_t bits = layout_lanes<typename F::layout>::bits_per_code, chunk_bytes = chunk * bits / 8;
+  auto const* const from = static_cast<std::uint8_t const*>(codes);
   f32 const divisor = splat(global_scale);
-  alignas(64) float factors[16];
+  group_factors factors;
   std::size_t i = 0;
-  for (; i + chunk <= count; i += chunk) {
-    store(factors, Scale::decode(load_u8(scales + i / Scale::group), divisor));
-    PRISMAQUANT_UNROLL
-    for (std::size_t byte = 0; byte < chunk * Element::bits_per_code / 8; byte += 64) {
-      prefetch(codes, i * Element::bits_per_code / 8 + byte + 1024);
+  with_stores(out, stream, [&](auto way) PRISMAQUANT_INLINE_LAMBDA {
+    for (; i + chunk <= count; i += chunk) {
+      set_factors<F>(factors, scales, zero_points, i / group, divisor);
+      PRISMAQUANT_UNROLL
+      for (std::size_t byte = 0; byte < chunk_bytes; byte += 64) prefetch(from, i * bits / 8 + byte + 1024);
+      decode_chunk<F, Out, decltype(way)::value>(from, factors, out, i);
     }
-    decode_chunk<Scale, Element, Out, How>(codes, factors, out, i);
-  }
-  if (i < count) {
-    constexpr std::size_t code_bytes = chunk * Element::bits_per_code / 8;
-    std::uint8_t rest_codes[code_bytes] = {}, rest_scales[16] = {};
-    alignas(64) unsigned char rest[chunk * output_bytes<Out>];
-    __builtin_memcpy(rest_codes, codes + i * Element::bits_per_code / 8, (count - i) * Element::bits_per_code / 8);
-    __builtin_memcpy(rest_scales, scales + i / Scale::group, (count - i) / Scale::group);
-    store(factors, Scale::decode(load_u8(rest_scales), divisor));
-    decode_chunk<Scale, Element, Out, how::plain>(rest_codes, factors, rest, 0);
-    __builtin_memcpy(static_cast<char*>(out) + i * output_bytes<Out>, rest, (count - i) * output_bytes<Out>);
-  }
-}
-
-template <class Scale, class Element, output Out>
-void decode_groups(std::uint8_t const* codes, std::uint8_t const* scales, std::size_t count, float global_scale,
-                   void* out, bool stream) noexcept {
-  with_stores(out, stream, [&](auto way) {
-    decode_groups_how<Scale, Element, Out, decltype(way)::value>(codes, scales, count, global_scale, out);
   });
+  if (i == count) return;
+  alignas(64) std::uint8_t rest_codes[chunk_bytes] = {};
+  alignas(64) unsigned char rest[chunk * output_bytes<Out>];
+  code_type rest_scales[groups_at_once] = {};
+  std::uint8_t rest_zero_points[groups_at_once] = {};
+  __builtin_memcpy(rest_codes, from + i * bits / 8, (count - i) * bits / 8);
+  __builtin_memcpy(rest_scales, static_cast<code_type const*>(scales) + i / group, (count - i) / group * sizeof(code_type));
+  if constexpr (has_zero_points<F>) __builtin_memcpy(rest_zero_points, zero_points + i / group, (count - i) / group);
+  set_factors<F>(factors, rest_scales, rest_zero_points, 0, divisor);
+  decode_chunk<F, Out, how::plain>(rest_codes, factors, rest, 0);
+  __builtin_memcpy(static_cast<char*>(out) + i * output_bytes<Out>, rest, (count - i) * output_bytes<Out>);
 }
 
-/// A row of `Bytes`-wide codes under one scale; `value` turns element i into 16 floats.
-template <output Out, std::size_t Bytes, class Value>
-PRISMAQUANT_INLINE void decode_row(void const* codes, std::size_t count, void* out, bool stream, Value&& value) {
-  with_stores(out, stream, [&](auto way) {
-    auto const* const from = static_cast<std::uint8_t const*>(codes);
+/// A run under one scale, or without.
+template <class F, output Out>
+void decode_run(void const* codes, std::size_t count, float scale, void* out, bool stream) noexcept {
+  using element = element_lanes<typename F::element>;
+  using layout = layout_lanes<typename F::layout>;
+  constexpr auto code_bytes = [](std::size_t elements) { return elements * layout::bits_per_code / 8; };
+  auto const* const from = static_cast<std::uint8_t const*>(codes);
+  f32 const factor = splat(scale);
+  auto const value = [&](std::uint8_t const* p, std::size_t i) PRISMAQUANT_INLINE_LAMBDA {
+    f32 const x = element::decode(layout::get(p, i));
+    return has_scales<F> ? x * factor : x;
+  };
+  with_stores(out, stream, [&](auto way) PRISMAQUANT_INLINE_LAMBDA {
     std::size_t i = 0;
     for (; i + 32 <= count; i += 32) {
-      prefetch(from, i * Bytes + 2048);
+      prefetch(from, code_bytes(i) + 2048);
       put_32<Out, decltype(way)::value>(out, i, value(from, i), value(from, i + 16));
     }
-    if (i < count) {
-      std::uint8_t rest_codes[32 * Bytes] = {};
-      alignas(64) unsigned char rest[32 * output_bytes<Out>];
-      __builtin_memcpy(rest_codes, from + i * Bytes, (count - i) * Bytes);
-      put_32<Out, how::plain>(rest, 0, value(rest_codes, 0), value(rest_codes, 16));
-      __builtin_memcpy(static_cast<char*>(out) + i * output_bytes<Out>, rest, (count - i) * output_bytes<Out>);
-    }
-  });
-}
-
-template <class Element, output Out>
-void decode_scaled(void const* codes, std::size_t count, float scale, void* out, bool stream) noexcept {
-  f32 const factor = splat(scale);
-  decode_row<Out, 1>(codes, count, out, stream,
-                     [&](std::uint8_t const* from, std::size_t i) { return elements<Element>(from, i) * factor; });
-}
-
-/// bfloat16 codes; NaN codes give the one NaN of the scalar codec.
-template <output Out>
-void decode_bf16(void const* codes, std::size_t count, float, void* out, bool stream) noexcept {
-  decode_row<Out, 2>(codes, count, out, stream, [&](std::uint8_t const* from, std::size_t i) {
-    i32 const u = load_u16(reinterpret_cast<std::uint16_t const*>(from + 2 * i)) << 16;
-    i32 const nan = less(splat(infinity_bits), u & splat(0x7fffffff));
-    return floats(select(nan, (u & splat(INT32_MIN)) | splat(0x7fc00000), u));
+    if (i == count) return;
+    std::uint8_t rest_codes[code_bytes(32)] = {};
+    alignas(64) unsigned char rest[32 * output_bytes<Out>];
+    __builtin_memcpy(rest_codes, from + code_bytes(i), code_bytes(count - i));
+    put_32<Out, how::plain>(rest, 0, value(rest_codes, 0), value(rest_codes, 16));
+    __builtin_memcpy(static_cast<char*>(out) + i * output_bytes<Out>, rest, (count - i) * output_bytes<Out>);
   });
 }
 
