@@ -6,7 +6,6 @@
 #pragma once
 
 #include "prismaquant/codec/kernels/elements.hpp"
-#include "prismaquant/simd/arithmetic.hpp"
 #include "prismaquant/simd/transpose.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
@@ -51,35 +50,36 @@ PRISMAQUANT_INLINE void set_part(Lanes& lanes, int r, V v) {
 PRISMAQUANT_INLINE f32_register all(float x) { return splat_into<f32_register>::value(x); }
 PRISMAQUANT_INLINE i32_register all(std::int32_t x) { return splat_into<i32_register>::value(x); }
 
-/// The magnitudes of an element: from `smallest_normal` on `2^mantissa_bits` steps per binade, below it evenly spaced.
-/// Integers are the case without a normal value: `smallest_normal` is above `largest`.
+/// The magnitudes of an element: from `smallest_normal` on 2^mantissa_bits steps per binade, below it evenly spaced.
 template <class Element>
-struct grid_of {
-  static constexpr int mantissa_bits = Element::mantissa_bits;
-  static constexpr float smallest_normal = Element::smallest_normal;
-  static constexpr float largest = Element::max_value;
+struct grid_of;
+template <int E, int M, special_values Specials, int Bias>
+struct grid_of<minifloat<E, M, Specials, Bias>> {
+  static constexpr int mantissa_bits = M;
+  static constexpr float smallest_normal = __builtin_bit_cast(float, (128 - Bias) << 23);
+  static constexpr float largest = minifloat<E, M, Specials, Bias>::max_value;
 };
-template <>
-struct grid_of<e2m1_lanes> {
-  static constexpr int mantissa_bits = 1;
-  static constexpr float smallest_normal = 1.0f;
-  static constexpr float largest = 6.0f;
-};
-template <>
-struct grid_of<e4m3_lanes> {
-  static constexpr int mantissa_bits = 3;
-  static constexpr float smallest_normal = 0x1p-6f;
-  static constexpr float largest = 448.0f;
+/// Even steps all the way: what would be the smallest normal value is above the largest.
+template <int Bits, integer_code Code, int FractionBits>
+struct grid_of<integer<Bits, Code, true, FractionBits>> {
+  static constexpr int mantissa_bits = Bits - 1;
+  static constexpr float smallest_normal = __builtin_bit_cast(float, (127 + Bits - 1 - FractionBits) << 23);
+  static constexpr float largest = integer<Bits, Code, true, FractionBits>::max_value;
 };
 
-/// The value of `Element` nearest to y, 0 <= y <= largest, ties to even: `round_magnitude`, without the code. The
-/// product is exact, and so is the second difference.
+/// The value of `Element` nearest to y, 0 <= y <= largest, ties to even: `rounding_sum`, without the code. The product
+/// is exact, and so is the difference.
 template <class Element>
 PRISMAQUANT_INLINE f32_register nearest(f32_register y) {
   using grid = grid_of<Element>;
   f32_register const binade = larger(floats(bits(y) & all(infinity_bits)), all(grid::smallest_normal));
   f32_register const shift = all(static_cast<float>(1 << (23 - grid::mantissa_bits)));
-  return subtract_product(binade, shift, add_product(binade, shift, y));
+  f32_register const sum = add_product(binade, shift, y);
+#if defined(PRISMAQUANT_FMA)
+  return minus_product(sum, binade, shift);
+#else
+  return sum - binade * shift;
+#endif
 }
 
 /// The same for estimates: at the midpoint of two values either will do.
@@ -88,7 +88,7 @@ PRISMAQUANT_INLINE f32_register nearest_either(f32_register y) {
 #if defined(PRISMAQUANT_AVX512)
   // All midpoints of E2M1 are multiples of a quarter, and y < 8: y + 2^21, rounded towards zero, has floor(4 y) in its
   // low five bits, the index into a table of 32. Two instructions for four: a candidate takes 0.7 of the time.
-  if constexpr (grid_of<Element>::mantissa_bits == 1 && grid_of<Element>::largest == 6.0f) {
+  if constexpr (std::same_as<Element, e2m1>) {
     __m512 const low = _mm512_setr_ps(0, 0.5f, 0.5f, 1, 1, 1.5f, 1.5f, 2, 2, 2, 3, 3, 3, 3, 4, 4);
     __m512 const high = _mm512_setr_ps(4, 4, 4, 4, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6);
     __m512 const t = _mm512_add_round_ps((__m512)y, _mm512_set1_ps(0x1p21f), _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
@@ -112,8 +112,8 @@ struct e4m3_steps {
     f32_register const as_normal = normal(code);
     return select(less(code, all(8)), as_normal + as_normal - all(0x1p-6f), as_normal);
   }
-  PRISMAQUANT_INLINE f32_register scale(i32_register code) const { return number(code); }
-  PRISMAQUANT_INLINE f32_register inverse(f32_register scale) const { return all(1.0f) / scale; }
+  PRISMAQUANT_INLINE static f32_register scale(i32_register code) { return number(code); }
+  PRISMAQUANT_INLINE static f32_register inverse(f32_register scale) { return all(1.0f) / scale; }
 
   /// `e4m3_scale::decode`.
   PRISMAQUANT_INLINE static f32_register decode(i32_register code, f32_register global_scale) {
@@ -135,11 +135,11 @@ struct e8m0_steps {
   PRISMAQUANT_INLINE explicit e8m0_steps(i32_register code) : base(code), unit(floats((all(254) - code) << 23)) {}
 
   PRISMAQUANT_INLINE f32_register scale(i32_register code) const { return floats((code - base + all(127)) << 23); }
-  PRISMAQUANT_INLINE f32_register inverse(f32_register scale) const { return floats(all(254 << 23) - bits(scale)); }
+  PRISMAQUANT_INLINE static f32_register inverse(f32_register scale) { return floats(all(254 << 23) - bits(scale)); }
 
   /// `e8m0_scale::decode`, of codes from 1 on.
   PRISMAQUANT_INLINE static f32_register decode(i32_register code, f32_register) { return floats(code << 23); }
-  PRISMAQUANT_INLINE i32_register safe() const { return all(-1); }
+  PRISMAQUANT_INLINE static i32_register safe() { return all(-1); }
 };
 
 /// Estimated sum of squares |x - scale * value|^2 (times h), `value` being the element's nearest to x / scale; x >= 0.
@@ -163,23 +163,26 @@ PRISMAQUANT_INLINE f32_register estimated_error(f32_register const (&x)[Group], 
 template <class Steps, class Element, std::size_t Group, bool Weighted>
 [[gnu::noinline]] void exact_errors(float const* x, float const* h, i32 codes, f32 global_scale,
                                     double (&errors)[16]) noexcept {
+  f32 scale, value;
   for (int r = 0; r < registers_per_lanes; ++r) {
-    f32_register const scale = Steps::decode(part_of<i32_register>(codes, r), part_of<f32_register>(global_scale, r));
-    auto const wide_scale = widen(scale);
-    using doubles = pair<f64_register>;
-    doubles sum = splat_into<doubles>::value(0.0);
-    for (std::size_t e = 0; e < Group; ++e) {
-      float const magnitude = __builtin_fabsf(x[16 * e]);
-      // On the bits, because 0 / 0 is possible: its product with the scale 0 must stay 0.
-      i32_register const y = bits(all(magnitude) / scale) & all(0x7fffffff);
-      f32_register const value = nearest<Element>(floats(min(y, bits(all(grid_of<Element>::largest)))));
-      doubles const difference = splat_into<doubles>::value(static_cast<double>(magnitude)) - widen(value) * wide_scale;
-      doubles square = difference * difference;
-      if constexpr (Weighted) square = splat_into<doubles>::value(static_cast<double>(h[16 * e])) * square;
-      sum = sum + square;
-    }
-    store(errors + r * (register_bytes / 4), sum);
+    set_part(scale, r, Steps::decode(part_of<i32_register>(codes, r), part_of<f32_register>(global_scale, r)));
   }
+  f64 const wide_scale = widen(scale);
+  f64 sum = splat(0.0);
+  for (std::size_t e = 0; e < Group; ++e) {
+    float const magnitude = __builtin_fabsf(x[16 * e]);
+    // On the bits, because 0 / 0 is possible: what it rounds to times the scale 0 must stay 0.
+    i32 const quotient = min(magnitude_bits(splat(magnitude) / scale), splat(bits_of(grid_of<Element>::largest)));
+    PRISMAQUANT_UNROLL
+    for (int r = 0; r < registers_per_lanes; ++r) {
+      set_part(value, r, nearest<Element>(part_of<f32_register>(quotient, r)));
+    }
+    f64 const difference = splat(static_cast<double>(magnitude)) - widen(value) * wide_scale;
+    f64 square = difference * difference;
+    if constexpr (Weighted) square = splat(static_cast<double>(h[16 * e])) * square;
+    sum = sum + square;
+  }
+  store(errors, sum);
 }
 
 }  // namespace prismaquant::PRISMAQUANT_TARGET
