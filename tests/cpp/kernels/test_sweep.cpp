@@ -62,7 +62,7 @@ float importance_of(std::mt19937& generator, std::size_t i, float x) {
     case 2:
       return std::pow(u, 12.0f);
     case 3:
-      return u < 0.7f ? 0.0f : u;
+      return u < 0.7f ? -0.0f : u;
     case 4:
       return 0.0f;
     case 5:
@@ -86,12 +86,12 @@ void require_parity(std::vector<float> const& weights, std::vector<float> const&
     auto const expected = on_scalar(run);
     on_every_isa([&] {
       auto const found = run();
-      if (same(found, expected)) return;
       for (std::size_t i = 0; i < expected.scales().size(); ++i) {
+        if (found.scales()[i] == expected.scales()[i]) continue;
         CAPTURE(F::name, Rule::name, global_scale, i, options.importance.data != nullptr);
         REQUIRE(static_cast<unsigned>(found.scales()[i]) == static_cast<unsigned>(expected.scales()[i]));
       }
-      FAIL("codes differ under equal scales");
+      REQUIRE(same(found, expected));
     });
   }
 }
