@@ -241,6 +241,34 @@ PRISMAQUANT_INLINE pair<H> larger(pair<H> a, pair<H> b) {
   return {larger(a.lo, b.lo), larger(a.hi, b.hi)};
 }
 
+/// The smaller and the larger one; either of the two where one is NaN.
+PRISMAQUANT_INLINE f32_register smaller(f32_register a, f32_register b) {
+#if defined(PRISMAQUANT_AVX512)
+  return (f32_register)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(PRISMAQUANT_AVX2)
+  return (f32_register)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(PRISMAQUANT_SSE2)
+  return (f32_register)_mm_min_ps((__m128)a, (__m128)b);
+#elif defined(PRISMAQUANT_NEON)
+  return (f32_register)vminq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+PRISMAQUANT_INLINE f32_register larger(f32_register a, f32_register b) {
+#if defined(PRISMAQUANT_AVX512)
+  return (f32_register)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(PRISMAQUANT_AVX2)
+  return (f32_register)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(PRISMAQUANT_SSE2)
+  return (f32_register)_mm_max_ps((__m128)a, (__m128)b);
+#elif defined(PRISMAQUANT_NEON)
+  return (f32_register)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
 // ---- sums and folds ----
 
 /// a * b + c where a * b is exact (a factor is a power of two), so that fusing the two operations changes nothing.

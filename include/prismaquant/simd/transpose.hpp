@@ -78,6 +78,85 @@ inline i32 largest_halves(i32_register const* v) {
 }
 #endif
 
+/// Registers that make up 16 lanes.
+inline constexpr int registers_per_lanes = 64 / register_bytes;
+
+/// Turns 16 rows of 16 floats into 16 columns, register by register: rows[r][c / n] to columns[c][r / n] with n lanes
+/// to a register. Tiles of n x n are turned by interleaving dwords, then pairs of them, then 128-bit lanes.
+PRISMAQUANT_INLINE void transpose(f32_register const (&rows)[16][registers_per_lanes],
+                                  f32_register (&columns)[16][registers_per_lanes]) {
+#if defined(PRISMAQUANT_AVX512)
+  __m512 two[16], four[16];
+  PRISMAQUANT_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    two[i] = _mm512_unpacklo_ps((__m512)rows[i][0], (__m512)rows[i + 1][0]);
+    two[i + 1] = _mm512_unpackhi_ps((__m512)rows[i][0], (__m512)rows[i + 1][0]);
+  }
+  auto const low = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  auto const high = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  PRISMAQUANT_UNROLL
+  for (int i = 0; i < 16; i += 4) {  // four[i + c] holds columns c, c + 4, c + 8, c + 12 of rows i .. i + 3
+    four[i] = low(two[i], two[i + 2]);
+    four[i + 1] = high(two[i], two[i + 2]);
+    four[i + 2] = low(two[i + 1], two[i + 3]);
+    four[i + 3] = high(two[i + 1], two[i + 3]);
+  }
+  PRISMAQUANT_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    __m512 const even = _mm512_shuffle_f32x4(four[c], four[c + 4], 0x88);         // columns c, c + 8; rows 0 .. 7
+    __m512 const odd = _mm512_shuffle_f32x4(four[c], four[c + 4], 0xdd);          // columns c + 4, c + 12
+    __m512 const even_2 = _mm512_shuffle_f32x4(four[c + 8], four[c + 12], 0x88);  // rows 8 .. 15
+    __m512 const odd_2 = _mm512_shuffle_f32x4(four[c + 8], four[c + 12], 0xdd);
+    columns[c][0] = (f32_register)_mm512_shuffle_f32x4(even, even_2, 0x88);
+    columns[c + 4][0] = (f32_register)_mm512_shuffle_f32x4(odd, odd_2, 0x88);
+    columns[c + 8][0] = (f32_register)_mm512_shuffle_f32x4(even, even_2, 0xdd);
+    columns[c + 12][0] = (f32_register)_mm512_shuffle_f32x4(odd, odd_2, 0xdd);
+  }
+#elif defined(PRISMAQUANT_AVX2)
+  PRISMAQUANT_UNROLL
+  for (int tile = 0; tile < 4; ++tile) {
+    int const down = tile / 2, across = tile % 2;
+    __m256 two[8], four[8];
+    PRISMAQUANT_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+      __m256 const a = (__m256)rows[8 * down + i][across], b = (__m256)rows[8 * down + i + 1][across];
+      two[i] = _mm256_unpacklo_ps(a, b);
+      two[i + 1] = _mm256_unpackhi_ps(a, b);
+    }
+    PRISMAQUANT_UNROLL
+    for (int i = 0; i < 8; i += 4) {  // four[i + c] holds columns c, c + 4 of rows i .. i + 3
+      four[i] = _mm256_shuffle_ps(two[i], two[i + 2], 0x44);
+      four[i + 1] = _mm256_shuffle_ps(two[i], two[i + 2], 0xee);
+      four[i + 2] = _mm256_shuffle_ps(two[i + 1], two[i + 3], 0x44);
+      four[i + 3] = _mm256_shuffle_ps(two[i + 1], two[i + 3], 0xee);
+    }
+    PRISMAQUANT_UNROLL
+    for (int c = 0; c < 4; ++c) {
+      columns[8 * across + c][down] = (f32_register)_mm256_permute2f128_ps(four[c], four[c + 4], 0x20);
+      columns[8 * across + c + 4][down] = (f32_register)_mm256_permute2f128_ps(four[c], four[c + 4], 0x31);
+    }
+  }
+#else
+  PRISMAQUANT_UNROLL
+  for (int tile = 0; tile < 16; ++tile) {
+    int const down = tile / 4, across = tile % 4;
+    f32_register const a = rows[4 * down][across], b = rows[4 * down + 1][across];
+    f32_register const c = rows[4 * down + 2][across], d = rows[4 * down + 3][across];
+    f32_register const ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    f32_register const ab_2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    f32_register const cd_2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    columns[4 * across][down] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    columns[4 * across + 1][down] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    columns[4 * across + 2][down] = __builtin_shufflevector(ab_2, cd_2, 0, 1, 4, 5);
+    columns[4 * across + 3][down] = __builtin_shufflevector(ab_2, cd_2, 2, 3, 6, 7);
+  }
+#endif
+}
+
 }  // namespace prismaquant::PRISMAQUANT_TARGET
 
 #endif
