@@ -4,6 +4,7 @@
 
 #include "prismaquant/codec/kernels/rows.hpp"
 #include "prismaquant/codec/kernels/scales.hpp"
+#include "prismaquant/codec/kernels/sweep.hpp"
 #include "prismaquant/codec/scale_rule_list.hpp"
 #include "prismaquant/simd/transpose.hpp"
 
@@ -98,6 +99,11 @@ PRISMAQUANT_INLINE choice choose(void const* weights, float const* importance, s
   static_cast<void>(importance);
   if constexpr (has_zero_points<F>) {
     return choose_range<F, In>(weights, i);
+  } else if constexpr (chooses_by_error<Rule>) {
+    auto const groups = load_groups<In, F::block_shape::columns>(weights, i);
+    i32 const amax = largest_of(groups);
+    float const* const h = importance != nullptr ? importance + i : nullptr;
+    return {choose_by_error<F, Rule>(groups, h, amax, global_scale), splat(0), amax};
   } else {
     i32 const amax = group_amax<F::block_shape::columns, In>(weights, i);
     constexpr float largest = full_scale<typename F::element>;
@@ -130,23 +136,26 @@ std::uint32_t choose_scales(void const* weights, float const* importance, std::s
                             std::uint8_t* zero_points, float global_scale) noexcept {
   using code = typename F::scale::code_type;
   constexpr std::size_t group = F::block_shape::columns, chunk = groups_at_once * group;
+  constexpr bool by_error = chooses_by_error<Rule>;
+  using rest_of_importance = float[by_error ? chunk : 1];
   auto* const codes = static_cast<code*>(scales);
   i32 largest = splat(0);
   for_each_chunk<chunk, In>(
       weights, count,
       [&](void const* from, std::size_t i) PRISMAQUANT_INLINE_LAMBDA {
-        constexpr auto* chunk_of = group * 64 / register_bytes <= 32 ? &choose_chunk<F, Rule, In> : &choose_chunk_call<F, Rule, In>;
-        largest = max(largest, chunk_of(from, importance, i, global_scale, codes + i / group, zero_points + i / group));
+        constexpr bool is_small = group * 64 / register_bytes <= 32 && !by_error;
+        constexpr auto* choose_next = is_small ? &choose_chunk<F, Rule, In> : &choose_chunk_call<F, Rule, In>;
+        largest = max(largest, choose_next(from, importance, i, global_scale, codes + i / group, zero_points + i / group));
       },
       [&](void const* from, std::size_t i, std::size_t n) PRISMAQUANT_INLINE_LAMBDA {
         code rest[groups_at_once];
         std::uint8_t rest_zero_points[groups_at_once];
-        float rest_importance[chunk];
-        if (importance != nullptr) {
-          for (std::size_t k = 0; k < chunk; ++k) rest_importance[k] = k < n ? importance[i + k] : 0.0f;
+        rest_of_importance rest_importance = {};
+        if constexpr (by_error) {
+          if (importance != nullptr) __builtin_memcpy(rest_importance, importance + i, n * sizeof(float));
         }
-        largest = max(largest, choose_chunk_call<F, Rule, In>(from, importance != nullptr ? rest_importance : nullptr, 0,
-                                                              global_scale, rest, rest_zero_points));
+        float const* const h = importance != nullptr ? rest_importance : nullptr;
+        largest = max(largest, choose_chunk_call<F, Rule, In>(from, h, 0, global_scale, rest, rest_zero_points));
         __builtin_memcpy(codes + i / group, rest, n / group * sizeof(code));
         if constexpr (has_zero_points<F>) __builtin_memcpy(zero_points + i / group, rest_zero_points, n / group);
       });

@@ -21,7 +21,7 @@ constexpr void fill(format_kernels& t) {
     [&]<class... Rules>(std::type_identity<std::tuple<Rules...>>) {
       (
           [&] {
-            if constexpr (detail::chooses<F, Rules> && !std::same_as<detail::chosen_by<F, Rules>, sweep_rule> && !std::same_as<Rules, four_over_six_rule>) {
+            if constexpr (detail::chooses<F, Rules>) {
               t.choose[place_in<Rules, scale_rule_list>][i] = &choose_scales<F, detail::chosen_by<F, Rules>, In>;
             }
           }(),
