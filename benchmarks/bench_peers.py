@@ -176,7 +176,7 @@ def main() -> None:
     result = run(arguments.rounds, arguments.size, arguments.only, not arguments.no_compile)
     print_table(lines(result["rows"]))
     if result["absent"]:
-        print("absent:", ", ".join(result["absent"]))
+        print("left out:", ", ".join(result["absent"]))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 

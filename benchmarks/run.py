@@ -93,7 +93,7 @@ def main() -> None:
     print_table(kernel_lines(kernels) + bench_peers.lines(peers["rows"]) + compile_time.lines(compilation["rows"]))
     print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "available_isas"))
     if peers["absent"]:
-        print("absent:", ", ".join(peers["absent"]))
+        print("left out:", ", ".join(peers["absent"]))
     result = {"machine": facts, "kernels": kernels, "peers": peers, "compile_time": compilation}
     arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(arguments.json)
