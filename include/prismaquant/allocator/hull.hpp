@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <limits>
 #include <span>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -33,10 +33,8 @@ inline std::int64_t add_bytes(std::int64_t total, std::int64_t bytes) {
 /// @throws error for an item without candidates; numeric_error for negative bytes, a loss that is NaN, infinite or
 /// negative, or a minimum over byte_limit. The message names item and candidate.
 inline std::int64_t check_items(std::span<allocation_item const> items) {
-  auto const fail = [](std::size_t item, std::size_t index, auto value, char const* rule) {
-    std::ostringstream message;
-    message << "item " << item << ", candidate " << index << ": " << value << rule;
-    throw numeric_error(message.str());
+  auto const fail = [](std::size_t item, std::size_t index, std::string const& problem) {
+    throw numeric_error("item " + std::to_string(item) + ", candidate " + std::to_string(index) + ": " + problem);
   };
   std::int64_t total = 0;
   for (std::size_t i = 0; i < items.size(); ++i) {
@@ -45,8 +43,12 @@ inline std::int64_t check_items(std::span<allocation_item const> items) {
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
     for (std::size_t j = 0; j < candidates.size(); ++j) {
       auto const [bytes, loss] = candidates[j];
-      if (bytes < 0) fail(i, j, bytes, " bytes; bytes must not be negative");
-      if (!std::isfinite(loss) || loss < 0) fail(i, j, loss, " as loss; a loss must be finite and not negative");
+      if (bytes < 0) fail(i, j, std::to_string(bytes) + " bytes; bytes must not be negative");
+      if (!std::isfinite(loss) || loss < 0) {
+        char text[32];
+        std::snprintf(text, sizeof text, "%g", loss);
+        fail(i, j, std::string(text) + " as loss; a loss must be finite and not negative");
+      }
       least = std::min(least, bytes);
     }
     total = add_bytes(total, least);

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "prismaquant/core/dense_view.hpp"
 #include "prismaquant/core/error.hpp"
-#include "prismaquant/core/matrix_view.hpp"
 #include "prismaquant/formats/format.hpp"
 
 namespace prismaquant {

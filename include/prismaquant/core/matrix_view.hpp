@@ -3,11 +3,7 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
-#include <string>
 #include <type_traits>
-
-#include "prismaquant/core/error.hpp"
 
 namespace prismaquant {
 
@@ -39,16 +35,5 @@ struct matrix_view {
     return {data, rows, columns, row_stride, column_stride};
   }
 };
-
-/// A dense row-major matrix over `elements`.
-/// @throws shape_error if the span does not hold exactly rows * columns elements.
-template <class T>
-matrix_view<T> view(std::span<T> elements, std::size_t rows, std::size_t columns) {
-  if (elements.size() != rows * columns) {
-    throw shape_error("a view of " + std::to_string(rows) + " x " + std::to_string(columns) + " needs " +
-                      std::to_string(rows * columns) + " elements, the span holds " + std::to_string(elements.size()));
-  }
-  return {elements.data(), rows, columns, static_cast<std::ptrdiff_t>(columns), 1};
-}
 
 }  // namespace prismaquant

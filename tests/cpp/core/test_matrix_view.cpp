@@ -3,7 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "prismaquant/core/matrix_view.hpp"
+#include "prismaquant/core/dense_view.hpp"
 #include "prismaquant/core/packing.hpp"
 #include "support/catch.hpp"
 

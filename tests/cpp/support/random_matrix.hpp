@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "prismaquant/core/matrix_view.hpp"
+#include "prismaquant/core/dense_view.hpp"
 
 namespace prismaquant::test {
 
