@@ -1,34 +1,40 @@
-"""Codecs: encode a matrix in a number format, decode it, measure the error. The face of the C++ room ``codec/``."""
+"""The codec of one format: encode, decode, measure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from prismaquant.errors import ArgumentError, FormatError, ShapeError
-from prismaquant.formats import FormatInfo, format_info, unknown_name
-from prismaquant.quantized import ErrorSummary, Quantized
+from prismaquant.codec.arguments import DtypeName, ScaleRule, numpy_dtype
+from prismaquant.codec.batch import Matrices, batch_of
+from prismaquant.codec.error import ErrorSummary, total
+from prismaquant.codec.html import facts
+from prismaquant.codec.quantized import Quantized
+from prismaquant.errors import ArgumentError, ShapeError
+from prismaquant.formats import FormatInfo, format_info
 
 if TYPE_CHECKING:
     from prismaquant.types import Array, Tensor
 
-__all__ = ["Codec", "ErrorSummary", "Quantized", "get_codec", "require_global_scale", "thread_count"]
-
-#: Rules for block scales; which of them a format takes: `Codec.scale_rules`.
-ScaleRule: TypeAlias = Literal["amax", "sweep", "four_over_six", "floor", "ceil", "given"]
-
-#: The rules whose choice depends on the importance of the elements.
-_WEIGHTED_RULES = ("sweep", "four_over_six")
+__all__ = ["Codec", "get_codec"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Codec:
     """Encoder and decoder of one format; get one from `get_codec`.
 
-    Matrices are given as numpy arrays of float32, float16 or ``ml_dtypes.bfloat16``, or as CPU tensors with
-    ``__dlpack__`` (torch), with any strides; they are borrowed, never copied. ``threads=None`` uses all cores; the
-    result does not depend on it. Activations are matrices too, one token per row: token formats and formats with groups
-    along a row give the same bytes for a row alone as among others (nvfp4: under one ``global_scale``).
+    Tensors are numpy arrays of float32, float16 or ``ml_dtypes.bfloat16``, or CPU tensors with ``__dlpack__`` (torch,
+    JAX) of these types, with any strides; they are borrowed, never copied. They are matrices ``[rows, columns]``, or
+    batches of them: ``[..., rows, columns]``, the experts of a layer for example. Every matrix of a batch is encoded as
+    it would be alone. A vector is refused: one row is ``vector[None]``.
+
+    ``axis`` names the axis along which groups run and rows extend, by default the last; the others keep their order.
+    With ``axis=-2`` the transposed matrices are encoded, without a copy.
+
+    ``threads=None`` uses all cores; the result does not depend on it. Activations are matrices too, one token per row:
+    token formats and formats with groups along a row give the same bytes for a row alone as among others (nvfp4: under
+    one ``global_scale``). Engines quantize activations by ``scale_rule="amax"``.
     """
 
     info: FormatInfo
@@ -45,16 +51,28 @@ class Codec:
 
         return tuple(_core.list_scale_rules(self.name))
 
+    @property
+    def values(self) -> Array:
+        """What each element code stands for under scale 1: float32 ``[2 ** element bits]``, in the order of the codes.
+
+        Codes that encoding never gives are there too, with NaN and infinity where the format has them.
+        """
+        from prismaquant import _core
+
+        return _core.element_values(self.name)
+
     def encode(
         self,
         weight: Tensor,
         *,
-        scale_rule: ScaleRule = "amax",
-        global_scale: float | None = None,
+        scale_rule: ScaleRule = "sweep",
+        global_scale: float | Array | None = None,
         weights: Array | None = None,
         saturate: bool = False,
         scales: Array | None = None,
         extra: Array | None = None,
+        axis: int = -1,
+        out: Quantized | None = None,
         threads: int | None = None,
     ) -> Quantized:
         """Round every element to the nearest value of the format, ties to even, saturating.
@@ -62,30 +80,36 @@ class Codec:
         Parameters
         ----------
         weight
-            ``[rows, columns]``.
+            ``[rows, columns]`` or ``[..., rows, columns]``.
         scale_rule
-            ``"amax"``: the largest magnitude of a block becomes the largest element (the bytes of compressed-tensors'
-            own compressor). ``"sweep"``: the scale with the least squared error, of all E4M3 scales for nvfp4 and of
-            two exponents for MX formats; formats without a scale sweep (FP8, integers, NF4) give the same bytes as for
-            ``"amax"``. ``"four_over_six"`` (nvfp4): the largest magnitude becomes 6 or 4, whichever errs less.
-            ``"floor"``, ``"ceil"`` (mx): the OCP exponent, or the smallest one under which nothing saturates.
-            ``"given"``: ``scales`` (and ``extra``) are used as they are.
+            ``"sweep"``: the scale with the least squared error, of all E4M3 scales for nvfp4 and of two exponents for
+            MX formats; formats without a scale sweep (FP8, integers, NF4) give the bytes of ``"amax"``. ``"amax"``: the
+            largest magnitude of a block becomes the largest element (the bytes of compressed-tensors' own compressor).
+            ``"four_over_six"`` (nvfp4): the largest magnitude becomes 6 or 4, whichever errs less. ``"floor"``,
+            ``"ceil"`` (mx): the OCP exponent, or the smallest one under which nothing saturates. ``"given"``:
+            ``scales`` (and ``extra``) are used as they are.
         global_scale
-            Divisor for nvfp4; by default ``448 * 6 / amax`` (``256 * 6 / amax`` for ``"sweep"`` and
-            ``"four_over_six"``, which leaves room for upward moves). Fused siblings must share one: see
-            `prismaquant.shared_global_scale`.
+            Divisor for nvfp4: one number, or for a batch one for each matrix, ``[batch axes]``. By default the own one
+            of each matrix: ``256 * 6 / amax`` for ``"sweep"`` and ``"four_over_six"``, which leaves room for upward
+            moves, else ``448 * 6 / amax``. Fused siblings must share one: see `prismaquant.shared_global_scale`.
         weights
-            How much the squared error of each element counts in ``"sweep"`` and ``"four_over_six"``: ``[columns]`` or
-            ``[rows, columns]``, finite, not negative.
+            How much the squared error of each element counts in ``"sweep"`` and ``"four_over_six"``: one number for
+            each place along ``axis``, ``[columns]``, or what broadcasts to the shape of ``weight`` with as many axes.
+            Finite, not negative.
         saturate
-            Take infinite values as the largest finite magnitude of ``weight`` instead of refusing them.
+            Take infinite values as the largest finite magnitude of the matrix instead of refusing them.
         scales, extra
             For ``"given"``: arrays as in `Quantized`.
+        axis
+            Along which groups run.
+        out
+            A result of the same shape, format and axis, whose arrays are overwritten; the one that is returned holds
+            them. After an error they may hold anything.
 
         Raises
         ------
         ShapeError
-            Not two axes, or columns (axis 1) not a multiple of the group size.
+            Fewer than two axes, no such ``axis``, or its length not a multiple of the group size.
         NumericError
             NaN or infinite values (how many, and where the first is), or a global scale that is not positive.
         FormatError
@@ -97,36 +121,30 @@ class Codec:
         --------
         >>> import numpy as np
         >>> get_codec("nvfp4").encode(np.ones((2, 32), np.float32))
-        Quantized(nvfp4, 2 x 32, 5.000 bits per weight)
+        Quantized(nvfp4, 2 x 32, 5.000 bits per weight, global scale 1536)
+        >>> get_codec("mxfp4").encode(np.ones((8, 64, 5), np.float32), axis=1)
+        Quantized(mxfp4, 8 x 64 x 5, 4.250 bits per weight, groups along axis -2)
         """
-        from prismaquant import _core
+        from prismaquant.codec import loops, parts
 
         if (scales is not None or extra is not None) != (scale_rule == "given") and self.info.scale_bits:
             raise ArgumentError("scales and extra go together with scale_rule='given'")
-        self._require_rule(scale_rule, global_scale)
-        importance = self._importance(weights, weight, scale_rule)
-        fields = _core.encode(
-            weight,
-            self.name,
-            scale_rule,
-            global_scale,
-            thread_count(threads),
-            importance=importance,
-            saturate=saturate,
-            scales=scales,
-            extra=extra,
-        )
-        return Quantized(self.name, **fields)
+        how = loops.Encoding.of(self.info, weight, scale_rule, global_scale, weights, saturate, axis, threads)
+        batch = how.tensor.batch
+        arrays = parts.new_arrays(self.name, batch, out)
+        if scale_rule == "given":
+            parts.copy_given({"scales": scales, "extra": extra}, arrays)
+        return loops.encode(how, arrays)
 
     def decode(
         self,
         quantized: Quantized,
         *,
-        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        dtype: DtypeName = "float32",
         out: Tensor | None = None,
         threads: int | None = None,
     ) -> Tensor:
-        """The matrix that ``quantized`` stands for, ``[rows, columns]``.
+        """The tensor that ``quantized`` stands for, of its shape.
 
         Each value is ``element * (scale / global_scale)`` in float32, the order in which compressed-tensors decodes;
         for 16 bits it is then rounded to nearest, ties to even.
@@ -147,24 +165,23 @@ class Codec:
         """
         import numpy as np
 
-        from prismaquant import _core
+        from prismaquant.codec import loops, parts
 
-        self._require_own(quantized)
+        batch = parts.own_batch(quantized, self.name)
         if out is None:
-            out = np.empty(quantized.shape, _dtype(dtype))
-        elif tuple(getattr(out, "shape", quantized.shape)) != quantized.shape:
-            raise ShapeError(f"out: shape {tuple(out.shape)}, expected {quantized.shape}")
-        _core.decode(*self._stored(quantized), out, thread_count(threads), extra=quantized.extra)
+            out = np.empty(batch.shape, numpy_dtype(dtype))
+        loops.decode(quantized, batch, Matrices(out, "out", batch.axis, batch.shape), threads)
         return out
 
     def roundtrip(
         self,
         weight: Tensor,
         *,
-        scale_rule: ScaleRule = "amax",
-        global_scale: float | None = None,
+        scale_rule: ScaleRule = "sweep",
+        global_scale: float | Array | None = None,
         weights: Array | None = None,
         saturate: bool = False,
+        axis: int = -1,
         out: Tensor | None = None,
         threads: int | None = None,
     ) -> Tensor:
@@ -174,18 +191,21 @@ class Codec:
         ----------
         out
             A writable tensor of the shape and dtype of ``weight``; it is returned. It may be ``weight`` itself. By
-            default a new numpy array, or what ``weight.new_empty`` makes (torch).
+            default what ``weight.new_empty`` makes (torch), or else a new numpy array.
 
         Other parameters and errors as in `encode`.
         """
-        from prismaquant import _core
+        from prismaquant.codec import loops, parts
 
         _require_choosing(scale_rule)
-        self._require_rule(scale_rule, global_scale)
-        importance = self._importance(weights, weight, scale_rule)
+        how = loops.Encoding.of(self.info, weight, scale_rule, global_scale, weights, saturate, axis, threads)
+        batch, dtype = how.tensor.batch, how.tensor.dtype
         if out is None:
-            out = _empty_like(weight)
-        _core.roundtrip(weight, self.name, scale_rule, global_scale, importance, saturate, out, thread_count(threads))
+            out = parts.empty_like(weight, how.tensor)
+        target = Matrices(out, "out", batch.axis, batch.shape)
+        if target.dtype != dtype:
+            raise TypeError(f"out: dtype {target.dtype} is not that of weight, {dtype}")
+        loops.roundtrip(how, target)
         return out
 
     def error(
@@ -193,81 +213,73 @@ class Codec:
         weight: Tensor,
         quantized: Quantized | None = None,
         *,
-        scale_rule: ScaleRule = "amax",
-        global_scale: float | None = None,
+        scale_rule: ScaleRule = "sweep",
+        global_scale: float | Array | None = None,
         weights: Array | None = None,
         saturate: bool = False,
+        axis: int = -1,
+        bins: int | None = None,
         threads: int | None = None,
     ) -> ErrorSummary:
-        """The error of ``quantized``, or without it the one that encoding ``weight`` would make.
+        """The error of ``quantized``, or without it the one that encoding ``weight`` would make; of a batch, the whole.
 
-        Parameters and errors as in `encode`; they are for the second case.
+        Parameters
+        ----------
+        bins
+            Makes a histogram of so many bins, too: `ErrorSummary.histogram`, a picture in Jupyter. This takes a decoded
+            copy of each matrix, one at a time; without it nothing is stored.
+
+        Other parameters and errors as in `encode`; they are for the second case.
         """
         from prismaquant import _core
+        from prismaquant.codec import loops, parts
 
-        if quantized is not None:
-            self._require_own(quantized)
-            found = _core.error(weight, *self._stored(quantized), thread_count(threads), extra=quantized.extra)
-            return ErrorSummary(**found)
-        _require_choosing(scale_rule)
-        self._require_rule(scale_rule, global_scale)
-        importance = self._importance(weights, weight, scale_rule)
-        found = _core.encoding_error(
-            weight, self.name, scale_rule, global_scale, importance, saturate, thread_count(threads)
-        )
-        return ErrorSummary(**found)
+        if bins is not None and bins < 1:
+            raise ArgumentError(f"bins: {bins}, expected at least 1, or None for no histogram")
+        if quantized is None:
+            _require_choosing(scale_rule)
+            how = loops.Encoding.of(self.info, weight, scale_rule, global_scale, weights, saturate, axis, threads)
+            if bins is None:
+                return total(loops.encoding_errors(how))
+            quantized = loops.encode(how, parts.new_arrays(self.name, how.tensor.batch, None))
+        else:
+            parts.own_batch(quantized, self.name)
+        summary = total([ErrorSummary(**one) for one in loops.errors(_core.error, weight, quantized, threads)])
+        if bins is None:
+            return summary
+        histogram = loops.error_histogram(weight, quantized, summary.max_error, bins, threads)
+        return replace(summary, histogram=histogram)
 
     def squared_error(self, weight: Tensor, quantized: Quantized, *, threads: int | None = None) -> float:
         """Sum of ``(decoded - weight)^2`` in float64; not finite where ``weight`` is not. Errors as for `decode`."""
         from prismaquant import _core
+        from prismaquant.codec import loops, parts
 
-        self._require_own(quantized)
-        return _core.squared_error(weight, *self._stored(quantized), thread_count(threads), extra=quantized.extra)
+        parts.own_batch(quantized, self.name)
+        return float(sum(loops.errors(_core.squared_error, weight, quantized, threads)))
 
-    def bits_per_weight(self, shape: tuple[int, int]) -> float:
-        """Bits of everything stored for a matrix of ``shape``, over its elements.
+    def bits_per_weight(self, shape: Sequence[int], *, axis: int = -1) -> float:
+        """Bits of everything stored for a tensor of ``shape``, over its elements.
 
         Raises
         ------
         ShapeError
-            The matrix is empty.
+            The tensor is empty, or has fewer than two axes.
         """
         from prismaquant import _core
 
-        rows, columns = shape
-        if rows < 1 or columns < 1:
-            raise ShapeError(f"shape: {rows} x {columns} holds no weights")
-        return 8 * _core.stored_bytes(self.name, rows, columns) / (rows * columns)
+        batch = batch_of(shape, axis, "shape")
+        if 0 in batch.shape:
+            raise ShapeError(f"shape: {' x '.join(map(str, batch.shape))} holds no weights")
+        return 8 * _core.stored_bytes(self.name, batch.rows, batch.columns) / (batch.rows * batch.columns)
 
-    def _require_own(self, quantized: Quantized) -> None:
-        if quantized.format != self.name:
-            raise FormatError(f"quantized: is in format {quantized.format}, this codec is for {self.name}")
+    def __repr__(self) -> str:
+        return f"Codec({self.name}: {', '.join(facts(self.info))}; scale rules {', '.join(self.scale_rules)})"
 
-    def _stored(self, quantized: Quantized) -> tuple[Array, Array | None, str, float]:
-        divisor = 1.0 if quantized.global_scale is None else quantized.global_scale
-        return quantized.codes, quantized.scales, self.name, divisor
+    def _repr_html_(self) -> str:
+        from prismaquant.codec.html import codec_html
 
-    def _require_rule(self, scale_rule: str, global_scale: float | None) -> None:
-        if scale_rule not in (known := self.scale_rules):
-            raise unknown_name("scale rule", scale_rule, known)
-        require_global_scale(self.info, global_scale)
-        if scale_rule == "given" and self.info.has_global_scale and global_scale is None:
-            raise ArgumentError(f"global_scale: scales of {self.name} are given, so their global scale is needed")
-
-    def _importance(self, weights: Array | None, weight: Tensor, scale_rule: str) -> Array | None:
-        if weights is None:
-            return None
-        if scale_rule not in _WEIGHTED_RULES:
-            raise ArgumentError(f"weights: the scale rule {scale_rule!r} does not use them")
-        import numpy as np
-
-        array = np.asarray(weights, np.float32)
-        shape = tuple(getattr(weight, "shape", ()))
-        if len(shape) != 2:
-            return None  # the core refuses such a weight, and says why
-        if array.shape not in (shape, shape[1:]):
-            raise ShapeError(f"weights: shape {array.shape}, expected ({shape[1]},) or {shape}")
-        return np.broadcast_to(array, shape)
+        return codec_html(self)
 
 
 def get_codec(name: str) -> Codec:
@@ -281,41 +293,6 @@ def get_codec(name: str) -> Codec:
     return Codec(format_info(name))
 
 
-def thread_count(threads: int | None) -> int:
-    """The argument ``threads`` as the compiled core takes it: 0 stands for all cores."""
-    if threads is not None and threads < 1:
-        raise ArgumentError(f"threads: {threads}, expected at least 1, or None for all cores")
-    return threads or 0
-
-
-def require_global_scale(info: FormatInfo, global_scale: float | None) -> None:
-    """Refuse a global scale that was given for a format without one."""
-    if global_scale is not None and not info.has_global_scale:
-        raise ArgumentError(f"global_scale: {global_scale} was given, but {info.name} has none")
-
-
 def _require_choosing(scale_rule: str) -> None:
     if scale_rule == "given":
         raise ArgumentError("scale_rule: 'given' is for encode only")
-
-
-def _empty_like(weight: Tensor) -> Tensor:
-    import numpy as np
-
-    if isinstance(weight, np.ndarray):
-        return np.empty(weight.shape, weight.dtype)
-    if hasattr(weight, "new_empty"):
-        return weight.new_empty(tuple(weight.shape))
-    raise ArgumentError(f"out: needed for a weight of type {type(weight).__name__}")
-
-
-def _dtype(name: str) -> object:
-    import numpy as np
-
-    if name in ("float32", "float16"):
-        return np.dtype(name)
-    if name != "bfloat16":
-        raise ArgumentError(f"dtype: {name!r} is not supported; use 'float32', 'bfloat16' or 'float16'")
-    import ml_dtypes
-
-    return ml_dtypes.bfloat16

