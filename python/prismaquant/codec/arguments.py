@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from prismaquant.errors import ArgumentError
+from prismaquant.errors import ArgumentError, MissingExtraError
 from prismaquant.formats import FormatInfo, unknown_name
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ def numpy_dtype(name: str) -> Any:
         return np.dtype(name)
     if name != "bfloat16":
         raise ArgumentError(f"dtype: {name!r} is not supported; use 'float32', 'bfloat16' or 'float16'")
-    import ml_dtypes
-
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise MissingExtraError(
+            "dtype: numpy has no bfloat16, ml_dtypes is not installed", hint="pip install ml_dtypes, or give out="
+        ) from None
     return np.dtype(ml_dtypes.bfloat16)

@@ -1,5 +1,7 @@
-"""A tensor as a batch of matrices: one axis moved to the end, along which groups run, and the axes before the last two
-as the batch. Nothing is copied."""
+"""A tensor as a batch of matrices, without a copy.
+
+The axis along which groups run is moved to the end; of the others the last one is the rows, those before are the batch.
+"""
 
 from __future__ import annotations
 
@@ -110,12 +112,17 @@ def importance_of(weights: Any, batch: Batch) -> Array | None:
     ------
     ShapeError
         It has not one number for each place along the axis, and cannot be broadcast to the shape of the tensor.
+    TypeError
+        It is no array of numbers.
     """
     if weights is None:
         return None
     import numpy as np
 
-    array = np.asarray(weights, np.float32)
+    try:
+        array = np.asarray(weights, np.float32)
+    except (TypeError, ValueError, RuntimeError) as cause:  # torch raises the last two
+        raise TypeError(f"weights: expected real numbers as an array, got {type(weights).__name__} ({cause})") from None
     if array.shape == (batch.columns,):
         return np.broadcast_to(array, (*batch.outer, batch.rows, batch.columns))
     fits = array.ndim == len(batch.shape) and all(

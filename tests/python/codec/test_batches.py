@@ -130,6 +130,9 @@ def test_weights_of_a_batch_follow_the_axis() -> None:
     np.testing.assert_array_equal(turned.codes, along.codes)
     turned = codec.encode(EXPERTS.swapaxes(1, 2), weights=each.swapaxes(1, 2), axis=1)
     np.testing.assert_array_equal(turned.codes, of_experts.codes)
+    for wrong in (["a"] * 256, torch.ones(256, dtype=torch.bfloat16), torch.ones(256, requires_grad=True)):
+        with pytest.raises(TypeError, match=r"^weights: expected real numbers as an array, got (list|Tensor) \("):
+            codec.encode(EXPERTS, weights=wrong)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match=r"^weights: shape \(3, 256\), expected \(256,\) or \(3, 16, 256\)$"):
         codec.encode(EXPERTS, weights=np.ones((3, 256)))
 

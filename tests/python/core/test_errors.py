@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from prismaquant.codec import Quantized, get_codec
-from prismaquant.errors import ArgumentError, Error, FormatError, NumericError, ShapeError
+from prismaquant.errors import ArgumentError, Error, FormatError, MissingExtraError, NumericError, ShapeError
 from prismaquant.formats import get_scheme
 from prismaquant.solver import solve
 from prismaquant.types import Array
@@ -202,6 +202,17 @@ def test_outputs_that_cannot_be_written() -> None:
     message = r"^dtype: 'float64' is not supported; use 'float32', 'bfloat16' or 'float16'$"
     with pytest.raises(ArgumentError, match=message):
         codec.decode(quantized, dtype="float64")  # type: ignore[arg-type]
+
+
+def test_bfloat16_output_without_ml_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = get_codec("nvfp4")
+    quantized = codec.encode(GOOD)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(
+        MissingExtraError, match=r"^dtype: numpy has no bfloat16, .*; pip install ml_dtypes, or give out="
+    ):
+        codec.decode(quantized, dtype="bfloat16")
+    assert codec.decode(quantized, dtype="float16").dtype == np.float16
 
 
 def test_bits_of_no_weights() -> None:
