@@ -20,7 +20,7 @@ class ErrorHistogram:
     Attributes
     ----------
     edges
-        float32 ``[bins + 1]``, rising, from ``-max_error`` to ``max_error``.
+        float32 ``[bins + 1]``, evenly from ``-max_error`` to ``max_error`` (all zero if nothing was lost).
     counts
         int64 ``[bins]``.
     """
