@@ -239,7 +239,9 @@ from prismaquant import _core
 things = [None, 0, -1, 1 << 70, 1.5, "x", b"", [], {}, object(), np.zeros(0), np.zeros((2, 32), np.float32),
           np.zeros((0, 0), np.float32), np.zeros((2, 16), np.uint8), np.zeros((2, 2), np.uint8), np.float32(1), "nvfp4"]
 refused = 0
-plain = {_core.shared_global_scale: 3, _core.format_info: 1, _core.stored_bytes: 3, _core.why_not: 2}
+plain = {_core.shared_global_scale: 3, _core.format_info: 1, _core.stored_bytes: 3, _core.why_not: 2,
+         _core.storage: 3, _core.element_values: 1, _core.TensorView: 2,
+         _core.TensorView(things[11], "w").with_last: 1, _core.TensorView(things[11], "w").at: 1}
 for function, arity in plain.items():
     for arguments in itertools.product(things, repeat=arity):
         try:
@@ -251,6 +253,7 @@ for function, good in (
     (_core.solve, [things[11], "nvfp4", "rtn", None, 1]),
     (_core.decode, [things[13], things[14], "nvfp4", 1.0, things[11].copy(), 1]),
     (_core.squared_error, [things[11], things[13], things[14], "nvfp4", 1.0, 1]),
+    (_core.subtract, [things[11], things[11].copy()]),
     (_core.allocate, [[[1]], [[1.0]], 9]),
 ):
     function(*good)
