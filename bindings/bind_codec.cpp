@@ -17,39 +17,26 @@ namespace py = pybind11;
 
 namespace {
 
-// Copies what the caller gave to where the codec looks for it.
-template <class T>
-void copy_given(matrix_view<T const> given, matrix_view<T> out, char const* name) {
-  detail::require_shape(name, given, out.rows, out.columns);
-  for (std::size_t r = 0; r < out.rows; ++r) {
-    for (std::size_t c = 0; c < out.columns; ++c) out(r, c) = given(r, c);
-  }
-}
-
-record encode_any(tensor_object const& weight, std::string const& format_name, std::string const& rule_name,
-                  std::optional<float> global_scale, std::size_t threads, std::optional<py::array> const& importance,
-                  bool saturate, std::optional<py::array> const& scales, std::optional<py::array> const& extra) {
+std::optional<float> encode_any(tensor_object const& weight, std::string const& format_name,
+                                std::string const& rule_name, std::optional<float> global_scale, std::size_t threads,
+                                py::array const& codes, std::optional<py::array> const& scales,
+                                std::optional<py::array> const& extra, std::optional<py::array> const& importance,
+                                bool saturate) {
   auto const arg = tensor_arg::borrow(weight, "weight");
   encode_options const options{importance_arg(importance), saturate};
-  record result;
+  std::optional<float> used;
   visit_format(format_name, [&]<format F>(F) {
+    auto out = quantized_arg<F, false>(codes, scales, extra, arg.rows, arg.columns, 1.0f);
     visit_scale_rule<F>(rule_name, [&]<scale_rule Rule>(Rule) {
-      quantized_arrays<F> out(arg.rows, arg.columns, 1.0f);
-      if constexpr (std::same_as<Rule, given_rule>) {
-        if constexpr (has_scales<F>) copy_given(scales_arg<F>(scales), out.view.scales, "scales");
-        if constexpr (has_extra<F>) copy_given(extra_arg<F>(extra), out.view.extra, "extra");
-      }
-      {
-        py::gil_scoped_release const release;
-        arg.visit([&](auto weights) {
-          out.view.global_scale = global_scale_or_own<F, Rule>(global_scale, weights);
-          encode_into<F, Rule>(weights, out.view, module_executor(threads), options);
-        });
-      }
-      result = out.fields();
+      py::gil_scoped_release const release;
+      arg.visit([&](auto weights) {
+        out.global_scale = global_scale_or_own<F, Rule>(global_scale, weights);
+        encode_into<F, Rule>(weights, out, module_executor(threads), options);
+      });
     });
+    if (F::has_global_scale) used = out.global_scale;
   });
-  return result;
+  return used;
 }
 
 void decode_any(py::array const& codes, std::optional<py::array> const& scales, std::string const& format_name,
@@ -79,9 +66,9 @@ void bind_codec(py::module_& m) {
       },
       py::arg("format"), "Names of the scale rules that a format takes.");
   m.def("encode", &encode_any, py::arg("weight"), py::arg("format"), py::arg("scale_rule"), py::arg("global_scale"),
-        py::arg("threads"), py::arg("importance") = py::none(), py::arg("saturate") = false,
-        py::arg("scales") = py::none(), py::arg("extra") = py::none(),
-        "Fields of a Quantized. global_scale None: the matrix' own, where the format has one. threads 0: all.");
+        py::arg("threads"), py::arg("codes"), py::arg("scales"), py::arg("extra"), py::arg("importance") = py::none(),
+        py::arg("saturate") = false,
+        "Encodes into codes, scales and extra (see `storage`); returns the global scale used, None if there is none.");
   m.def("decode", &decode_any, py::arg("codes"), py::arg("scales"), py::arg("format"), py::arg("global_scale"),
         py::arg("out"), py::arg("threads"), py::arg("extra") = py::none(),
         "Decodes into `out`, a writable tensor of the matrix's shape.");

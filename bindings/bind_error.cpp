@@ -97,6 +97,18 @@ double squared_error_any(tensor_object const& weight, py::array const& codes, st
   return summarize(weight, codes, scales, format_name, global_scale, threads, extra).squared_error;
 }
 
+void subtract_any(tensor_object const& weight, py::array const& values) {
+  auto const arg = tensor_arg::borrow(weight, "weight");
+  auto const out = array_view<float>(values, "values");
+  detail::require_shape("values", out, arg.rows, arg.columns);
+  py::gil_scoped_release const release;
+  arg.visit([&](auto weights) {
+    for (std::size_t r = 0; r < arg.rows; ++r) {
+      for (std::size_t c = 0; c < arg.columns; ++c) out(r, c) -= static_cast<float>(weights(r, c));
+    }
+  });
+}
+
 }  // namespace
 
 void bind_error(py::module_& m) {
@@ -110,6 +122,7 @@ void bind_error(py::module_& m) {
         py::arg("global_scale"), py::arg("threads"), py::arg("extra") = py::none(), "The error of a quantized matrix.");
   m.def("squared_error", &squared_error_any, py::arg("weight"), py::arg("codes"), py::arg("scales"), py::arg("format"),
         py::arg("global_scale"), py::arg("threads"), py::arg("extra") = py::none(), "Sum of (decoded - weight)^2.");
+  m.def("subtract", &subtract_any, py::arg("weight"), py::arg("values"), "values -= weight, in float32.");
 }
 
 }  // namespace prismaquant::bindings

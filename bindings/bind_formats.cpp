@@ -1,3 +1,4 @@
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -11,6 +12,15 @@
 
 namespace prismaquant::bindings {
 namespace py = pybind11;
+
+namespace {
+
+template <class Word>
+py::tuple part(std::size_t rows, std::size_t columns) {
+  return py::make_tuple(py::dtype::of<Word>(), py::make_tuple(rows, columns));
+}
+
+}  // namespace
 
 void bind_formats(py::module_& m) {
   m.def(
@@ -38,6 +48,36 @@ void bind_formats(py::module_& m) {
         return info;
       },
       py::arg("name"), "Facts of one format.");
+
+  m.def(
+      "storage",
+      [](std::string const& name, std::size_t rows, std::size_t columns) {
+        record parts;
+        visit_format(name, [&]<format F>(F) {
+          storage_shape const s = stored<F>(rows, columns);
+          parts["codes"] = part<typename F::layout::word>(s.code_rows, s.code_columns);
+          if (has_scales<F>) parts["scales"] = part<typename F::scale::code_type>(s.scale_rows, s.scale_columns);
+          if (!F::extra::name.empty()) parts["extra"] = part<typename F::extra::word>(s.extra_rows, s.extra_columns);
+        });
+        return parts;
+      },
+      py::arg("format"), py::arg("rows"), py::arg("columns"),
+      "Dtype and shape of codes, scales and extra words of a matrix; those that the format has.");
+
+  m.def(
+      "element_values",
+      [](std::string const& name) {
+        py::array_t<float> values;
+        visit_format(name, [&]<format F>(F) {
+          using element = typename F::element;
+          values.resize({std::size_t{1} << element::bits});
+          for (py::ssize_t code = 0; code < values.size(); ++code) {
+            values.mutable_at(code) = element::decode(static_cast<typename element::code_type>(code));
+          }
+        });
+        return values;
+      },
+      py::arg("format"), "What each element code stands for under scale 1, in the order of the codes.");
 
   m.def(
       "stored_bytes",

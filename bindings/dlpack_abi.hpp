@@ -1,5 +1,6 @@
-// The part of the DLPack C ABI (version 0, the unversioned capsule) that is needed to borrow a CPU tensor.
-// Source: dlpack.h of the DLPack project; declared here so that no header has to be installed.
+// The part of the DLPack C ABI that is needed to borrow a CPU tensor: the unversioned capsule ("dltensor") and that of
+// version 1 ("dltensor_versioned"). Source: dlpack.h of the DLPack project; declared here so that no header has to be
+// installed.
 #pragma once
 
 #include <cstdint>
@@ -32,5 +33,20 @@ struct managed_tensor {
   void* context;
   void (*deleter)(managed_tensor*);
 };
+
+// What a producer of version 1 gives. The layout of what follows `version` may differ under another major number.
+struct versioned_tensor {
+  struct {
+    std::uint32_t major;
+    std::uint32_t minor;
+  } version;
+  void* context;
+  void (*deleter)(versioned_tensor*);
+  std::uint64_t flags;
+  dlpack::tensor tensor;
+};
+constexpr std::uint32_t major_version = 1;
+constexpr std::uint64_t read_only = 1;
+constexpr std::uint64_t is_copied = 2;
 
 }  // namespace prismaquant::bindings::dlpack

@@ -17,6 +17,7 @@ PYBIND11_MODULE(_core, m) {
       "active_isa", [] { return std::string(prismaquant::active_kernels().isa); },
       "The instruction set in use: the widest of this processor, or the one that PRISMAQUANT_ISA names.");
   m.def("available_isas", &prismaquant::available_isas, "Instruction sets that can be used here, narrowest first.");
+  b::bind_tensor(m);
   b::bind_formats(m);
   b::bind_codec(m);
   b::bind_error(m);

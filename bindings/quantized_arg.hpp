@@ -55,28 +55,24 @@ struct quantized_arrays {
   }
 };
 
-template <format F>
-auto scales_arg(std::optional<py::array> const& scales) {
-  if (!scales) throw shape_error("scales: None was given, but " + std::string(F::name) + " has block scales");
-  return array_view<typename F::scale::code_type>(*scales, "scales");
-}
-
-template <format F>
-auto extra_arg(std::optional<py::array> const& extra) {
-  if (!extra) {
-    throw shape_error("extra: None was given, but " + std::string(F::name) + " has " + std::string(F::extra::name));
+// A view of codes, scales and extra words that Python holds, to be read or (not Const) written; shapes are checked by
+// the codec.
+template <format F, bool Const = true>
+basic_quantized_view<F, Const> quantized_arg(py::array const& codes, std::optional<py::array> const& scales,
+                                             std::optional<py::array> const& extra, std::size_t rows,
+                                             std::size_t columns, float global_scale) {
+  using view = basic_quantized_view<F, Const>;
+  view q{rows, columns, array_view<typename view::word>(codes, "codes"), {}, global_scale, {}};
+  if constexpr (has_scales<F>) {
+    if (!scales) throw shape_error("scales: None was given, but " + std::string(F::name) + " has block scales");
+    q.scales = array_view<typename view::scale_code>(*scales, "scales");
   }
-  return array_view<typename F::extra::word>(*extra, "extra");
-}
-
-// A view of codes, scales and extra words that Python holds; shapes are checked by the codec.
-template <format F>
-const_quantized_view<F> quantized_arg(py::array const& codes, std::optional<py::array> const& scales,
-                                      std::optional<py::array> const& extra, std::size_t rows, std::size_t columns,
-                                      float global_scale) {
-  const_quantized_view<F> q{rows, columns, array_view<typename F::layout::word>(codes, "codes"), {}, global_scale, {}};
-  if constexpr (has_scales<F>) q.scales = scales_arg<F>(scales);
-  if constexpr (has_extra<F>) q.extra = extra_arg<F>(extra);
+  if constexpr (has_extra<F>) {
+    if (!extra) {
+      throw shape_error("extra: None was given, but " + std::string(F::name) + " has " + std::string(F::extra::name));
+    }
+    q.extra = array_view<typename view::extra_word>(*extra, "extra");
+  }
   return q;
 }
 
@@ -90,7 +86,7 @@ float global_scale_or_own(std::optional<float> given, matrix_view<T const> weigh
 
 // One non-negative number per element, or none.
 inline matrix_view<float const> importance_arg(std::optional<py::array> const& importance) {
-  return importance ? array_view<float>(*importance, "weights") : matrix_view<float const>{};
+  return importance ? array_view<float const>(*importance, "weights") : matrix_view<float const>{};
 }
 
 }  // namespace prismaquant::bindings

@@ -5,14 +5,17 @@ Compiled core of prismaquant. Not a public interface: use the functions of the p
 from __future__ import annotations
 import collections.abc
 import numpy
+import numpy.typing
 import prismaquant.types
 import typing
 
 __all__: list[str] = [
+    "TensorView",
     "active_isa",
     "allocate",
     "available_isas",
     "decode",
+    "element_values",
     "encode",
     "encoding_error",
     "error",
@@ -24,10 +27,33 @@ __all__: list[str] = [
     "shared_global_scale",
     "solve",
     "squared_error",
+    "storage",
     "stored_bytes",
+    "subtract",
     "version",
     "why_not",
 ]
+
+class TensorView:
+    """
+    A borrowed tensor; functions take it in place of the tensor itself.
+    """
+    def __init__(self, tensor: prismaquant.types.Tensor, name: str) -> None:
+        """
+        Borrows a tensor; `name` starts the messages about it.
+        """
+    def at(self, index: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> TensorView:
+        """
+        The part at `index`, one number per leading axis.
+        """
+    def with_last(self, axis: typing.SupportsInt | typing.SupportsIndex) -> TensorView:
+        """
+        The same tensor with one axis (not negative) as the last one; the others keep their order.
+        """
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 def active_isa() -> str:
     """
@@ -61,19 +87,25 @@ def decode(
     Decodes into `out`, a writable tensor of the matrix's shape.
     """
 
+def element_values(format: str) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    What each element code stands for under scale 1, in the order of the codes.
+    """
+
 def encode(
     weight: prismaquant.types.Tensor,
     format: str,
     scale_rule: str,
     global_scale: typing.SupportsFloat | typing.SupportsIndex | None,
     threads: typing.SupportsInt | typing.SupportsIndex,
+    codes: numpy.ndarray,
+    scales: numpy.ndarray | None,
+    extra: numpy.ndarray | None,
     importance: numpy.ndarray | None = None,
     saturate: bool = False,
-    scales: numpy.ndarray | None = None,
-    extra: numpy.ndarray | None = None,
-) -> dict[str, typing.Any]:
+) -> float | None:
     """
-    Fields of a Quantized. global_scale None: the matrix' own, where the format has one. threads 0: all.
+    Encodes into codes, scales and extra (see `storage`); returns the global scale used, None if there is none.
     """
 
 def encoding_error(
@@ -167,11 +199,23 @@ def squared_error(
     Sum of (decoded - weight)^2.
     """
 
+def storage(
+    format: str, rows: typing.SupportsInt | typing.SupportsIndex, columns: typing.SupportsInt | typing.SupportsIndex
+) -> dict[str, typing.Any]:
+    """
+    Dtype and shape of codes, scales and extra words of a matrix; those that the format has.
+    """
+
 def stored_bytes(
     format: str, rows: typing.SupportsInt | typing.SupportsIndex, columns: typing.SupportsInt | typing.SupportsIndex
 ) -> int:
     """
     Bytes of codes, block scales, extra words and global scale of a matrix.
+    """
+
+def subtract(weight: prismaquant.types.Tensor, values: numpy.ndarray) -> None:
+    """
+    values -= weight, in float32.
     """
 
 def version() -> str:

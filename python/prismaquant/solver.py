@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prismaquant.codec import Quantized, require_global_scale, thread_count
+from prismaquant.codec import Quantized
+from prismaquant.codec.arguments import require_global_scale, thread_count
 from prismaquant.formats import FormatInfo, format_info, unknown_name
 
 if TYPE_CHECKING:

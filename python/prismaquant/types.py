@@ -18,5 +18,5 @@ __all__ = ["Array", "PathLike", "Tensor"]
 PathLike: TypeAlias = str | os.PathLike[str]
 
 #: What the codecs accept: a numpy array (float32, float16, or ml_dtypes.bfloat16), or any CPU object with
-#: ``__dlpack__`` (a torch tensor).
+#: ``__dlpack__`` (a tensor of torch or JAX), of two axes or, for codecs, more.
 Tensor: TypeAlias = Any

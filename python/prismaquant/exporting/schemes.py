@@ -1,8 +1,7 @@
-"""The one table from a scheme to its form on disk: compressed-tensors arguments, and tensors by name, dtype and shape.
+"""From a scheme to its form on disk: compressed-tensors arguments, and tensors by name, dtype and shape.
 
-A new scheme is one entry of `_STORAGE` (how its weight format is stored) and one of `_ARGUMENTS` (what the engine is
-told). Weights are stored by these rules of compressed-tensors: global scales are divisors in F32 ``[1]``, codes of four
-bits lie two to a byte with the even column in the low half, ``input_global_scale = 448 * 6 / max |x|``.
+A new scheme is one entry of `_ARGUMENTS` (what the engine is told); how its weight format is stored says the table of
+`prismaquant.codec.storage`. Beside the weight, ``input_global_scale = 448 * 6 / max |x|`` is a divisor in F32 ``[1]``.
 """
 
 from __future__ import annotations
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prismaquant.codec import Quantized
-from prismaquant.errors import NumericError, ShapeError
-from prismaquant.formats import BF16, format_info, get_scheme, list_schemes
+from prismaquant.codec.storage import ARRAY_DTYPES, pack, stored
+from prismaquant.codec.storage import unpack as unpack_weight
+from prismaquant.errors import NumericError
+from prismaquant.formats import BF16, get_scheme, list_schemes
 
 if TYPE_CHECKING:
     from prismaquant.types import Array
@@ -35,34 +36,10 @@ __all__ = [
     "unpack",
 ]
 
-#: numpy dtype that holds the stored bits of each safetensors dtype we write, little endian.
-ARRAY_DTYPES: dict[str, np.dtype[Any]] = {
-    "U8": np.dtype("u1"),
-    "F8_E4M3": np.dtype("u1"),
-    "BF16": np.dtype("<u2"),
-    "F32": np.dtype("<f4"),
-}
-
 #: Every suffix under which a part of a Linear's weight can be stored (its bias is not one of them).
 WEIGHT_PARTS = ("weight", "weight_packed", "weight_scale", "weight_global_scale", "input_global_scale")
 
-_GLOBAL_SCALE = "weight_global_scale"
 _INPUT_GLOBAL_SCALE = "input_global_scale"
-
-
-@dataclass(frozen=True, slots=True)
-class _Storage:
-    """Suffix and safetensors dtype of the codes and of the block scales of one weight format."""
-
-    codes: tuple[str, str]
-    scales: tuple[str, str] | None = None
-
-
-_STORAGE = {
-    "nvfp4": _Storage(("weight_packed", "U8"), ("weight_scale", "F8_E4M3")),
-    "fp8_e4m3_channel": _Storage(("weight", "F8_E4M3"), ("weight_scale", "BF16")),
-    "bf16": _Storage(("weight", "BF16")),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +99,7 @@ def expected(scheme: str, rows: int, columns: int) -> dict[str, tuple[str, tuple
         If there is no such scheme.
     """
     facts = get_scheme(scheme)
-    info = format_info(facts.weight_format)
-    storage = _STORAGE[facts.weight_format]
-    suffix, dtype = storage.codes
-    per_item = 8 * ARRAY_DTYPES[dtype].itemsize // info.element_bits
-    found: dict[str, tuple[str, tuple[int, ...]]] = {suffix: (dtype, (rows, columns // per_item))}
-    if storage.scales is not None:
-        suffix, dtype = storage.scales
-        block = (info.block_rows or rows, info.block_columns or columns)
-        found[suffix] = (dtype, (-(-rows // block[0]), -(-columns // block[1])))
-    if info.has_global_scale:
-        found[_GLOBAL_SCALE] = ("F32", (1,))
+    found = stored(facts.weight_format, rows, columns)
     if facts.needs_input_amax:
         found[_INPUT_GLOBAL_SCALE] = ("F32", (1,))
     return found
@@ -156,51 +123,27 @@ def tensors(scheme: str, quantized: Quantized, input_amax: float | None = None) 
     NumericError
         If the scheme needs ``input_amax`` and it is missing, negative or not finite.
     """
-    facts = get_scheme(scheme)
-    storage = _STORAGE[facts.weight_format]
-    parts: dict[str, Any] = {storage.codes[0]: quantized.codes}
-    if storage.scales is not None:
-        parts[storage.scales[0]] = quantized.scales
-    if quantized.global_scale is not None:
-        parts[_GLOBAL_SCALE] = [quantized.global_scale]
-    if facts.needs_input_amax:
-        parts[_INPUT_GLOBAL_SCALE] = [input_global_scale(input_amax)]
-    found = {}
-    for suffix, (dtype, shape) in expected(scheme, *quantized.shape).items():
-        array = np.ascontiguousarray(parts[suffix], dtype=ARRAY_DTYPES[dtype])
-        if array.shape != shape:
-            raise ShapeError(f"{suffix} has shape {array.shape}, {scheme} stores {shape}")
-        found[suffix] = (dtype, array)
+    found: dict[str, tuple[str, Array]] = {**pack(quantized, scheme)}
+    if get_scheme(scheme).needs_input_amax:
+        scale = np.array([input_global_scale(input_amax)], ARRAY_DTYPES["F32"])
+        found[_INPUT_GLOBAL_SCALE] = ("F32", scale)
     return found
 
 
 def unpack(scheme: str, parts: Mapping[str, Array], shape: tuple[int, int]) -> Quantized:
-    """The inverse of `tensors`: what the stored ``parts`` (suffix -> array of stored bits) of a Linear hold.
+    """The inverse of `tensors`: the weight that the stored ``parts`` (suffix -> array of stored bits) of a Linear hold.
 
     Parameters
     ----------
     shape
-        ``[rows, columns]`` of the weight. Every part must already have the dtype and shape that `expected` names.
+        ``[rows, columns]`` of the weight. Its parts must already have the dtype and shape that `expected` names.
 
     Raises
     ------
     ShapeError
-        If a part is missing or has another shape or item size.
+        If a part is missing, or has another shape or dtype.
     """
-    facts = get_scheme(scheme)
-    storage = _STORAGE[facts.weight_format]
-    for suffix, (dtype, part_shape) in expected(scheme, *shape).items():
-        part = parts.get(suffix)
-        if part is None or part.shape != part_shape or part.dtype != ARRAY_DTYPES[dtype]:
-            raise ShapeError(f"{suffix} is not {dtype} {list(part_shape)}, which {scheme} stores")
-    scale = parts[_GLOBAL_SCALE] if format_info(facts.weight_format).has_global_scale else None
-    return Quantized(
-        format=facts.weight_format,
-        shape=shape,
-        codes=parts[storage.codes[0]],
-        scales=None if storage.scales is None else parts[storage.scales[0]],
-        global_scale=None if scale is None else float(scale[0]),
-    )
+    return Quantized(**unpack_weight(parts, get_scheme(scheme).weight_format, shape, scheme))
 
 
 def as_array(data: Array, dtype: str, shape: tuple[int, ...]) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prismaquant.codec import thread_count
+from prismaquant.codec.arguments import thread_count
 from prismaquant.errors import MissingExtraError, RefusedError, StageFileError
 
 if TYPE_CHECKING:

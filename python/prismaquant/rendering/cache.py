@@ -127,7 +127,11 @@ class RenderCache:
                 arrays[f"{name}.extra"] = np.ascontiguousarray(quantized.extra)
         linears = tuple(
             _Linear(
-                name, quantized.shape, quantized.global_scale, rendering.squared_error[name], _checksum(arrays, name)
+                name,
+                quantized.matrix_shape,
+                None if quantized.global_scale is None else float(quantized.global_scale),
+                rendering.squared_error[name],
+                _checksum(arrays, name),
             )
             for name, quantized in rendering.quantized.items()
         )

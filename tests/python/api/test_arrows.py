@@ -55,6 +55,8 @@ def test_python_imports_follow_the_arrows(root: Path, tmp_path: Path) -> None:
         ("files/record.py", "import prismaquant.model"),
         ("model/units.py", "from prismaquant.rendering.render import render"),
         ("formats.py", "from prismaquant.codec import get_codec"),
+        ("codec/storage.py", "from prismaquant.exporting import schemes"),
+        ("codec/storage.py", "def late():\n    import torch"),
         ("rendering/render.py", "from prismaquant import streaming"),
         ("planning/run.py", "from prismaquant.exporting.run import export"),
         ("evaluation/run.py", "import prismaquant.calibration.run"),

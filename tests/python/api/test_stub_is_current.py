@@ -40,7 +40,11 @@ def test_every_function_of_the_module_is_in_the_stub(root: Path) -> None:
     from prismaquant import _core
 
     stub = (root / "python" / "prismaquant" / "_core.pyi").read_text(encoding="utf-8")
-    functions = {name for name in dir(_core) if not name.startswith("_")}
+    names = {name for name in dir(_core) if not name.startswith("_")}
+    classes = {name for name in names if isinstance(getattr(_core, name), type)}
+    functions = names - classes
     assert len(functions) > 10
+    assert classes == {"TensorView"}
+    assert all(f"\nclass {name}:" in stub for name in classes)
     assert all(f"\ndef {name}(" in stub for name in functions)
     assert stub.count("\ndef ") == len(functions)

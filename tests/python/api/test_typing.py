@@ -19,7 +19,12 @@ import prismaquant as pq
 weight = np.ones((2, 32), np.float32)
 codec: pq.Codec = pq.get_codec("nvfp4")
 quantized: pq.Quantized = codec.encode(weight, scale_rule="sweep", global_scale=1.0, threads=2)
+bank: pq.Quantized = codec.encode(np.ones((2, 32, 4), np.float32), axis=1, weights=weight[0], out=quantized)
+part: pq.Quantized = bank[0]
+tensors = pq.Quantized.from_compressed_tensors(quantized.to_compressed_tensors(), "nvfp4").to_compressed_tensors()
+dtype: str = tensors["weight_packed"].dtype
 codec.decode(quantized, dtype="bfloat16")
+snr: float = codec.error(weight, bins=9).snr_db
 error: float = codec.squared_error(weight, quantized)
 solution: pq.Solution = pq.solve(weight, "nvfp4", preset="rtn")
 scale: float | None = pq.shared_global_scale([weight, weight], "nvfp4")
@@ -45,6 +50,9 @@ BAD = [
     ('codec.encode(weight, threads="all")', "arg-type"),
     ("codec.encode(weight, 1.0)", "call-arg"),
     ("codec.encode(weight, scale=1.0)", "call-arg"),
+    ('codec.encode(weight, axis="rows")', "arg-type"),
+    ("codec.encode(weight, out=weight)", "arg-type"),
+    ("codec.error(weight).histogram.counts", "union-attr"),
     ('codec.decode(quantized, dtype="float64")', "arg-type"),
     ("codec.decode(weight.tobytes())", "arg-type"),
     ('quantized.format = "mxfp4"', "misc"),

@@ -59,7 +59,7 @@ def test_given_scales_are_checked() -> None:
         codec.encode(WEIGHT, scale_rule="given")
     with pytest.raises(ArgumentError, match="go together"):
         codec.encode(WEIGHT, scales=np.zeros((24, 8), np.uint8))
-    with pytest.raises(ShapeError, match="scales is 24 x 7"):
+    with pytest.raises(ShapeError, match=r"scales: uint8 \(24, 7\) was given, expected uint8 \(24, 8\)"):
         codec.encode(WEIGHT, scale_rule="given", scales=np.zeros((24, 7), np.uint8))
     with pytest.raises(ArgumentError, match="global scale is needed"):
         get_codec("nvfp4").encode(WEIGHT, scale_rule="given", scales=np.ones((24, 16), np.uint8))
@@ -90,7 +90,7 @@ def test_weights_of_columns_and_of_elements() -> None:
     with pytest.raises(ShapeError, match=r"weights: shape \(255,\), expected \(256,\) or \(24, 256\)"):
         codec.encode(WEIGHT, scale_rule="sweep", weights=h[1:])
     with pytest.raises(ArgumentError, match="'amax' does not use them"):
-        codec.encode(WEIGHT, weights=h)
+        codec.encode(WEIGHT, scale_rule="amax", weights=h)
     with pytest.raises(NumericError, match="not negative"):
         codec.encode(WEIGHT, scale_rule="sweep", weights=-h)
 
@@ -124,7 +124,7 @@ def test_roundtrip_keeps_the_dtype_and_works_in_place(dtype: type) -> None:
     np.testing.assert_array_equal(got, expected)
     assert codec.roundtrip(weight, out=weight) is weight
     np.testing.assert_array_equal(weight, expected)
-    with pytest.raises(TypeError, match="not that of weight"):
+    with pytest.raises(TypeError, match="dtype float16 is not that of weight, float32"):
         codec.roundtrip(WEIGHT, out=np.empty(WEIGHT.shape, np.float16))
 
 
@@ -143,7 +143,7 @@ def test_tokens_alone_and_in_a_batch(name: str) -> None:
     """Activation quantizers: NVFP4 under a static global scale, the others with nothing but their rows."""
     codec = get_codec(name)
     scale = 2688.0 / 6.0 if name == "nvfp4" else None
-    together = codec.roundtrip(WEIGHT, global_scale=scale)
+    together = codec.roundtrip(WEIGHT, scale_rule="amax", global_scale=scale)
     for token in range(4):
-        alone = codec.roundtrip(WEIGHT[token : token + 1], global_scale=scale)
+        alone = codec.roundtrip(WEIGHT[token : token + 1], scale_rule="amax", global_scale=scale)
         np.testing.assert_array_equal(alone[0], together[token])

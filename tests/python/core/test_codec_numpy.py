@@ -117,7 +117,7 @@ def test_stored_bytes_of_a_scheme_are_those_of_its_tensors(weight: Array, name: 
 
 def test_a_block_by_hand() -> None:
     row = np.array([[6, -6, 0.5, -0.5, 1, 1.5, 2, 3, 4, -4, 5, 2.5, 0.25, 0.75, 0, -0.0]], np.float32)
-    quantized = get_codec("nvfp4").encode(row, global_scale=1.0)
+    quantized = get_codec("nvfp4").encode(row, scale_rule="amax", global_scale=1.0)
     assert quantized.scales is not None
     assert quantized.scales.tolist() == [[0x38]]  # E4M3 of 1
     # Ties go to the even code: 5 -> 4, 2.5 -> 2, 0.25 -> 0, 0.75 -> 1. The even column is in the low nibble.

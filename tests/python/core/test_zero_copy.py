@@ -93,8 +93,8 @@ def test_a_lent_tensor_is_read_in_place_and_given_back_once(
     weight: Array, format: str, options: dict[str, Any]
 ) -> None:
     lender, codec = Lender(weight, **options), get_codec(format)
-    expected = codec.encode(weight)
-    found = codec.encode(lender)
+    expected = codec.encode(weight, scale_rule="amax")
+    found = codec.encode(lender, scale_rule="amax")
     assert (lender.exported, lender.returned) == (1, 1)
     assert (found.shape, found.global_scale) == (expected.shape, expected.global_scale)
     np.testing.assert_array_equal(found.codes, expected.codes)
@@ -123,8 +123,8 @@ def test_decoding_writes_into_lent_memory(weight: Array) -> None:
     ("array", "options", "message"),
     [
         (np.ones((2, 33), np.float32), {}, r"weight: columns \(axis 1\) = 33"),
-        (np.ones(32, np.float32), {}, r"weight: expected 2 axes \(rows, columns\), got shape \(32,\)"),
-        (np.ones((), np.float32), {}, r"weight: expected 2 axes \(rows, columns\), got shape \(\)"),
+        (np.ones(32, np.float32), {}, r"weight: expected at least 2 axes \(rows, columns\), got shape \(32,\)"),
+        (np.ones((), np.float32), {}, r"weight: expected at least 2 axes \(rows, columns\), got shape \(\)"),
         (np.ones((2, 32)), {}, "weight: dtype with DLPack code 2 of 64 bits is not supported"),
         (np.full((2, 32), np.nan, np.float32), {}, "weight: 64 NaN"),
     ],
@@ -137,10 +137,71 @@ def test_a_refused_tensor_is_given_back_once(array: Array, options: dict[str, An
 
 
 def test_a_capsule_of_another_kind_is_not_touched() -> None:
-    lender = Lender(np.ones((2, 32), np.float32), name=b"dltensor_versioned")
-    with pytest.raises(TypeError, match=r'weight: __dlpack__\(\) returned PyCapsule, expected a capsule "dltensor"'):
+    lender = Lender(np.ones((2, 32), np.float32), name=b"another")
+    message = r'weight: __dlpack__\(\) returned PyCapsule, expected a capsule "dltensor" or "dltensor_versioned"'
+    with pytest.raises(TypeError, match=message):
         get_codec("nvfp4").encode(lender)
     assert lender.returned == 0
+
+
+class VersionedManaged(ctypes.Structure):
+    """``DLManagedTensorVersioned`` of dlpack.h."""
+
+
+VERSIONED_DELETER = ctypes.CFUNCTYPE(None, ctypes.POINTER(VersionedManaged))
+VersionedManaged._fields_ = [
+    ("version", ctypes.c_uint32 * 2),
+    ("context", ctypes.c_void_p),
+    ("deleter", VERSIONED_DELETER),
+    ("flags", ctypes.c_uint64),
+    ("tensor", Tensor),
+]
+
+
+class VersionedLender(Lender):
+    """Lends in the form of DLPack 1 if it is asked for that, and refuses to lend in the older one."""
+
+    def __init__(self, array: Array, *, version: tuple[int, int] = (1, 1), flags: int = 0) -> None:
+        super().__init__(array)
+        self._versioned = VersionedManaged(
+            version, None, VERSIONED_DELETER(self._give_back), flags, self._managed.tensor
+        )
+
+    def _give_back(self, managed: Any) -> None:
+        self.returned += 1
+
+    def __dlpack__(self, *, max_version: tuple[int, int] | None = None) -> object:
+        if max_version is None:
+            raise BufferError("version 1 only")
+        self.exported += 1
+        return new_capsule(ctypes.addressof(self._versioned), b"dltensor_versioned", None)
+
+
+def test_tensors_of_version_1_are_borrowed_and_given_back(weight: Array) -> None:
+    codec, lender = get_codec("nvfp4"), VersionedLender(weight)
+    np.testing.assert_array_equal(codec.encode(lender).codes, codec.encode(weight).codes)
+    assert (lender.exported, lender.returned) == (1, 1)
+    memory = np.zeros_like(weight)
+    codec.decode(codec.encode(weight), out=VersionedLender(memory))
+    np.testing.assert_array_equal(memory, codec.decode(codec.encode(weight)))
+
+
+@pytest.mark.parametrize(("flag", "meaning"), [(1, "read-only"), (2, "a copy")])
+def test_tensors_that_must_not_be_written(weight: Array, flag: int, meaning: str) -> None:
+    codec, memory = get_codec("nvfp4"), np.zeros_like(weight)
+    lender = VersionedLender(memory, flags=flag)
+    codec.encode(lender)
+    with pytest.raises(ValueError, match=r"^out: the array is read-only"):
+        codec.decode(codec.encode(weight), out=lender)
+    assert lender.exported == lender.returned == 2, meaning
+    assert not memory.any()
+
+
+def test_another_major_version_is_given_back_unread(weight: Array) -> None:
+    lender = VersionedLender(weight, version=(2, 0))
+    with pytest.raises(TypeError, match=r"weight: __dlpack__\(\) gave version 2 of DLPack, accepted are 1 and"):
+        get_codec("nvfp4").encode(lender)
+    assert (lender.exported, lender.returned) == (1, 1)
 
 
 CALLS: dict[str, Callable[[Array], object]] = {
@@ -170,9 +231,9 @@ import resource, numpy as np
 from prismaquant.codec import get_codec
 codec = get_codec("nvfp4")
 row = np.ones(16384, np.float32)
-codec.encode(np.broadcast_to(row, (8, 16384)))
+codec.encode(np.broadcast_to(row, (8, 16384)), scale_rule="amax")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-codec.encode(np.broadcast_to(row, (4096, 16384)))
+codec.encode(np.broadcast_to(row, (4096, 16384)), scale_rule="amax")
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
