@@ -68,6 +68,7 @@ struct row {
   std::string name, size, isa;
   int threads;
   double elements_per_second, ratio;
+  double goal;  // of the ratio; 0: none
   std::string limit;
 };
 
@@ -129,13 +130,14 @@ class bench {
       bool const is_limit = &c < g.contenders.data() + g.limits;
       if (is_limit && c.median() != limit) continue;
       double const speed = g.elements / c.median();
+      double const goal_here = is_limit || !dram || threads != 1 ? 0 : goal;
       rows.push_back({name, dram ? "DRAM" : "L2", is_limit ? "limit" : c.name, threads, speed, limit / c.median(),
-                      is_limit ? c.name : ""});
+                      goal_here, is_limit ? c.name : ""});
       auto const& r = rows.back();
       std::printf("%-26s %-5s %d  %-12s %8.2f G/s  %5.2f  %s\n", r.name.c_str(), r.size.c_str(), threads, r.isa.c_str(),
                   speed * 1e-9, r.ratio,
                   is_limit ? c.name.c_str()
-                  : dram && threads == 1 && goal > 0
+                  : goal_here > 0
                       ? ("goal " + std::to_string(goal).substr(0, 4) + (r.ratio >= goal ? "" : "  MISSED")).c_str()
                       : "");
       std::fflush(stdout);
@@ -185,7 +187,7 @@ void write_json(std::string const& path, std::vector<row> const& rows) {
     auto const& r = rows[i];
     file << "  {\"kernel\": \"" << r.name << "\", \"size\": \"" << r.size << "\", \"threads\": " << r.threads
          << ", \"isa\": \"" << r.isa << "\", \"elements_per_second\": " << r.elements_per_second
-         << ", \"ratio_to_limit\": " << r.ratio << ", \"limit_kernel\": \"" << r.limit << "\"}"
+         << ", \"ratio_to_limit\": " << r.ratio << (r.goal > 0 ? ", \"goal\": " + std::to_string(r.goal) : "") << ", \"limit_kernel\": \"" << r.limit << "\"}"
          << (i + 1 < rows.size() ? "," : "") << "\n";
   }
   file << "]\n";
