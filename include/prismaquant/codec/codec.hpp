@@ -234,6 +234,7 @@ double squared_error(matrix_view<T const> weights, const_quantized_view<F> quant
       row_sums[r] += difference * difference;
     });
   });
+  fp_environment_guard const guard;
   double sum = 0.0;
   for (double const row : row_sums) sum += row;
   return sum;

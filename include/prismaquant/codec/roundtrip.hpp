@@ -41,6 +41,7 @@ class row_errors {
     rows_[r].max_error = std::max(rows_[r].max_error, difference < 0.0 ? -difference : difference);
   }
   error_summary sum() const noexcept {
+    fp_environment_guard const guard;
     error_summary total;
     for (auto const& row : rows_) {
       total.squared_error += row.squared_error;
