@@ -31,6 +31,9 @@ has_package() {
     python3-venv) python3 -c 'import venv, ensurepip' 2>/dev/null ;;
     python3-dev) python3 -c 'import os, sysconfig as s; assert os.path.exists(s.get_path("include") + "/Python.h")' 2>/dev/null ;;
     g++) command -v g++ >/dev/null ;;
+    clang) command -v clang++ >/dev/null ;;
+    g++-aarch64-linux-gnu) command -v aarch64-linux-gnu-g++ >/dev/null ;;
+    qemu-user) command -v qemu-aarch64 >/dev/null ;;
     catch2) has_header catch2/catch.hpp || has_header catch2/catch_test_macros.hpp ;;
     nlohmann-json3-dev) has_header nlohmann/json.hpp ;;
     libxtensor-dev) has_header xtensor/xarray.hpp || has_header xtensor/containers/xarray.hpp ;;

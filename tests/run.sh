@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
 # Runs every test: C++ (ctest), then Python (pytest).
 #
-#   bash tests/run.sh                 everything
-#   bash tests/run.sh --sanitize      the C++ tests once more under address and undefined-behaviour sanitizers (slower)
+#   bash tests/run.sh                    everything
+#   bash tests/run.sh --sanitize         the C++ tests once more under address and undefined-behaviour sanitizers, on
+#                                        fewer random inputs (slower)
+#   bash tests/run.sh --exhaustive       the kernel tests with all 2^32 float32 inputs for every format (hours)
+#   bash tests/run.sh --fuzz [SECONDS]   the fuzz target under the same sanitizers, 600 seconds if not said, and nothing
+#                                        else; needs clang++. It ends at the first failure and leaves the input in
+#                                        build/fuzz, for build/fuzz/tests/cpp/fuzz/fuzz_codec FILE.
+#
+# The C++ tests read how much random input to draw: PRISMAQUANT_TEST_FLOATS (float32 per format, 10^8 by default, "all")
+# and PRISMAQUANT_TEST_BLOCKS (NVFP4 blocks of which every scale is tried, 10^7). tests/aarch64.sh runs them under qemu.
 #
 # Sets everything up on a bare Debian or Ubuntu machine with Python 3.11 or newer.
 set -euo pipefail
@@ -10,7 +18,7 @@ cd "$(dirname "$0")/.."
 source examples/environment.sh
 
 system_packages python3 python3-venv python3-dev g++ catch2 nlohmann-json3-dev libxtensor-dev
-python_environment test
+[ "${1:-}" = --fuzz ] || python_environment test
 export PATH="$PWD/.venv/bin:$PATH"
 
 cpp_tests() { # FOLDER CMAKE_ARGUMENT...
@@ -21,14 +29,34 @@ cpp_tests() { # FOLDER CMAKE_ARGUMENT...
   ctest --test-dir "$folder" --output-on-failure
 }
 
+sanitizers=(-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all -O1")
 mkdir -p build
+
+if [ "${1:-}" = --fuzz ]; then
+  system_packages clang
+  say "Fuzzing the codec for ${2:-600} seconds"
+  cmake -S . -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DPRISMAQUANT_BUILD_TESTS=OFF \
+    -DPRISMAQUANT_BUILD_EXAMPLES=OFF -DPRISMAQUANT_BUILD_FUZZERS=ON "${sanitizers[@]}" >build/fuzz.log 2>&1 ||
+    { cat build/fuzz.log; exit 1; }
+  cmake --build build/fuzz
+  mkdir -p build/fuzz/corpus
+  exec build/fuzz/tests/cpp/fuzz/fuzz_codec -max_total_time="${2:-600}" -max_len=16384 -print_final_stats=1 \
+    -artifact_prefix=build/fuzz/ build/fuzz/corpus
+fi
+
 say "C++ tests"
 cpp_tests build/tests
-if [ "${1:-}" = --sanitize ]; then
-  say "C++ tests under sanitizers"
-  cpp_tests build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-    -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -O1"
-fi
+case "${1:-}" in
+  --sanitize)
+    say "C++ tests under sanitizers"
+    export PRISMAQUANT_TEST_FLOATS=1000000 PRISMAQUANT_TEST_BLOCKS=200000
+    cpp_tests build/sanitize "${sanitizers[@]}"
+    ;;
+  --exhaustive)
+    say "All 2^32 float32 inputs"
+    PRISMAQUANT_TEST_FLOATS=all build/tests/tests/test_kernels --durations yes "all 2^32*"
+    ;;
+esac
 
 say "Python tests"
 python -m pytest

@@ -10,6 +10,8 @@
 #include <limits>
 #include <vector>
 
+#include "prismaquant/core/fp_environment.hpp"
+
 namespace prismaquant {
 
 /// How far decoded values are from the weights.
@@ -56,6 +58,7 @@ class row_errors {
   error_lanes& row(std::size_t r) noexcept { return rows_[r]; }
 
   error_summary sum() const noexcept {
+    fp_environment_guard const guard;
     error_summary total;
     for (auto const& row : rows_) {
       total.squared_error += error_lanes::sum(row.squared_error);

@@ -141,7 +141,8 @@ struct bf16_scale {
 };
 
 /// A positive float32, stored as it is: what engines compute for activations (one per token), and the absmax of
-/// bitsandbytes. A scale that rounds to zero becomes 2^-126, the smallest one that no processor flushes.
+/// bitsandbytes. A scale that rounds to zero becomes 2^-126, the smallest one that no processor flushes; one under which
+/// the largest element would overflow float32 becomes the next smaller one.
 struct float32_scale {
   using code_type = float;
   static constexpr int bits = 32;
@@ -149,7 +150,9 @@ struct float32_scale {
   static constexpr float decode(code_type code, float /*global_scale*/) noexcept { return code; }
 
   static constexpr code_type from_amax(float amax, float element_max, float /*global_scale*/) noexcept {
-    return std::max(amax / element_max, 0x1p-126f);
+    float const scale = std::max(amax / element_max, 0x1p-126f);
+    bool const overflows = double{scale} * double{element_max} >= 0x1.ffffffp127;  // rounds to infinity
+    return overflows ? std::bit_cast<float>(std::bit_cast<std::uint32_t>(scale) - 1u) : scale;
   }
 
   /// Not swept: the largest magnitude decides.

@@ -20,7 +20,9 @@ std::vector<frontier_point> brute_force_hull(std::vector<allocation_item> const&
     if (!is_new) at->second = std::min(at->second, loss);
   });
   std::vector<frontier_point> hull;
-  for (auto const& [bytes, loss] : least) {
+  for (auto const& point : least) {
+    auto const bytes = point.first;  // not a structured binding: clang 14 cannot capture those
+    auto const loss = point.second;
     if (!hull.empty() && loss >= hull.back().loss) continue;
     auto const turns_up = [&] {
       auto const& a = hull[hull.size() - 2];

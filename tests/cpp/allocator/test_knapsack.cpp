@@ -263,7 +263,7 @@ TEST_CASE("a search without memory still gives a choice and a true bound", "[all
     auto const least = instances::least_bytes(items);
     auto const budget = least + random.below(instances::most_bytes(items) - least + 1);
     auto const truth = instances::brute_force(items, budget);
-    for (std::size_t const limit : {0, 5, 20, 100}) {
+    for (std::size_t const limit : {0u, 5u, 20u, 100u}) {
       CAPTURE(round, limit);
       auto const found = detail::allocate(items, budget, limit);
       check_sums(items, budget, found);

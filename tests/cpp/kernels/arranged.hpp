@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstring>
 #include <vector>
 
 #include "prismaquant/core/matrix_view.hpp"
+#include "support/guarded.hpp"
 
 namespace prismaquant::test {
 
@@ -35,43 +37,51 @@ struct extent {
       : row_stride(how.row_stride(static_cast<stride>(rows), static_cast<stride>(columns))),
         column_stride(how.column_stride(static_cast<stride>(rows), static_cast<stride>(columns))) {
     if (rows == 0 || columns == 0) return;
-    for (stride const last : {row_stride * (static_cast<stride>(rows) - 1),
-                              column_stride * (static_cast<stride>(columns) - 1)}) {
+    for (stride const last :
+         {row_stride * (static_cast<stride>(rows) - 1), column_stride * (static_cast<stride>(columns) - 1)}) {
       (last < 0 ? lowest : highest) += last;
     }
   }
   std::size_t size() const { return static_cast<std::size_t>(highest - lowest) + 1; }
 };
 
-// A matrix and its memory, some of it before, between and behind the elements.
+// A matrix and its memory, which begins or ends at a page that cannot be accessed. What lies between the elements is
+// filled with a byte.
 template <class T>
 class arranged {
  public:
-  arranged(arrangement const& how, std::size_t rows, std::size_t columns, std::size_t before, T filler)
-      : memory_(before + extent(how, rows, columns).size() + 5, filler) {
-    extent const e(how, rows, columns);
-    view_ = {memory_.data() + before - e.lowest, rows, columns, e.row_stride, e.column_stride};
+  static constexpr unsigned char filler = 0x5a;
+
+  arranged(arrangement const& how, std::size_t rows, std::size_t columns, bool at_start)
+      : extent_(how, rows, columns), memory_(extent_.size() * sizeof(T), at_start) {
+    std::memset(memory_.as<char>(), filler, extent_.size() * sizeof(T));
+    view_ = {memory_.as<T>() - extent_.lowest, rows, columns, extent_.row_stride, extent_.column_stride};
   }
-  arranged(arranged const&) = delete;
-  arranged& operator=(arranged const&) = delete;
 
   matrix_view<T> view() const { return view_; }
-  std::vector<T> const& memory() const { return memory_; }
 
-  // The elements, row by row, to and from a dense vector.
   void set(std::vector<T> const& dense) {
     for (std::size_t i = 0; i < dense.size(); ++i) view_(i / view_.columns, i % view_.columns) = dense[i];
   }
-  std::vector<T> take(T filler) {
-    std::vector<T> dense;
-    for (std::size_t i = 0; i < view_.rows * view_.columns; ++i) {
-      dense.push_back(std::exchange(view_(i / view_.columns, i % view_.columns), filler));
+  // The elements, row by row; filler takes their place.
+  std::vector<T> take() {
+    std::vector<T> dense(view_.rows * view_.columns);
+    for (std::size_t i = 0; i < dense.size(); ++i) {
+      auto& element = view_(i / view_.columns, i % view_.columns);
+      dense[i] = element;
+      std::memset(&element, filler, sizeof(T));
     }
     return dense;
   }
+  // Whether there is nothing but filler.
+  bool is_empty() const {
+    auto const* const first = memory_.template as<unsigned char>();
+    return std::all_of(first, first + extent_.size() * sizeof(T), [](unsigned char byte) { return byte == filler; });
+  }
 
  private:
-  std::vector<T> memory_;
+  extent extent_;
+  guarded memory_;
   matrix_view<T> view_;
 };
 

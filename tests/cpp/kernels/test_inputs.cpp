@@ -34,8 +34,7 @@ matrix_view<T const> matrix(std::vector<T> const& values) {
 
 template <format F, scale_rule Rule, weight_type T>
 void require_parity(std::vector<T> const& values, float global_scale) {
-  require_same_everywhere(F::name,
-                          [&] { return bytes_of(encode<F, Rule>(matrix(values), global_scale, threads)); });
+  require_same_everywhere(F::name, [&] { return bytes_of(encode<F, Rule>(matrix(values), global_scale, threads)); });
 }
 
 // Element 0 of every group of 16 becomes `leader`, so that small values are seen under the scale of a larger one.

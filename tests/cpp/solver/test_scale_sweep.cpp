@@ -75,7 +75,7 @@ TEST_CASE("the NVFP4 sweep equals trying all 126 scales where scales are subnorm
     // amax / 6 between a quarter of the smallest scale and a few steps above the last subnormal one
     float const amax = 6.0f * std::ldexp(1.0f + uniform(generator) / 2, -11 + static_cast<int>(generator() % 6u));
     for (auto& x : v) x = amax * uniform(generator);
-    v[i % 16] = i % 2 == 0 ? amax : -amax;
+    v[static_cast<std::size_t>(i % 16)] = i % 2 == 0 ? amax : -amax;
     require_exhaustive(v, 1.0f);
   }
 }

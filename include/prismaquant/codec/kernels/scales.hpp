@@ -78,7 +78,8 @@ struct scale_lanes<float32_scale> {
   static constexpr bool has_exact_inverse = false;
 
   PRISMAQUANT_INLINE static i32 from_amax(i32 amax, float element_max, f32 /*global_scale*/) {
-    return max(bits(floats(amax) / splat(element_max)), splat(bits_of(0x1p-126f)));
+    i32 const scale = max(bits(floats(amax) / splat(element_max)), splat(bits_of(0x1p-126f)));
+    return scale + less(splat(infinity_bits - 1), bits(floats(scale) * splat(element_max)));  // -1 where it overflows
   }
   PRISMAQUANT_INLINE static f32 decode(i32 code, f32 /*global_scale*/) { return floats(code); }
 };
