@@ -18,9 +18,9 @@ struct groups_by_element {
   f32 x[Group];
 };
 
-/// Numbers i .. i + 16 * Group - 1 of a row, as 16 groups.
+/// Numbers i .. i + 16 * Group - 1 of a row, as 16 groups. Long code that all formats of a group size share.
 template <input In, std::size_t Group>
-PRISMAQUANT_INLINE groups_by_element<Group> load_groups(void const* row, std::size_t i) {
+[[gnu::noinline]] groups_by_element<Group> load_groups(void const* row, std::size_t i) noexcept {
   groups_by_element<Group> groups;
   for (std::size_t part = 0; part < Group; part += 16) {
     f32_register rows[16][registers_per_lanes], columns[16][registers_per_lanes];
