@@ -116,7 +116,7 @@ bool roundtrip_group_rows(matrix_view<T const> weights, matrix_view<float const>
   contiguous_rows<float> importances(importance);
   typename F::layout::word codes[F::layout::words(step)];
   typename F::scale::code_type scales[step / group];
-  std::uint8_t zero_points[step / group];
+  std::uint8_t zero_points[step / group] = {};
   for (std::size_t r = begin; r < end; ++r) {
     T const* const row = source.row(r);
     float const* const importance_row = importances.row(r);

@@ -173,6 +173,14 @@ struct codebook_lanes {
   static constexpr int bits_per_code = 4;
   static constexpr int threshold_bits = 0;
   static constexpr float max_value = Table::values[15];
+  struct sixteen {
+    alignas(64) float value[16];
+  };
+  static constexpr sixteen table = [] {  // a copy: the library's own must not be emitted for one instruction set
+    sixteen copy{};
+    for (int i = 0; i < 16; ++i) copy.value[i] = Table::values[i];
+    return copy;
+  }();
 
   PRISMAQUANT_INLINE static i32 encode(f32 x) {
     i32 code = splat(0);
@@ -183,9 +191,9 @@ struct codebook_lanes {
   /// Value of the low four bits.
   PRISMAQUANT_INLINE static f32 decode(i32 code) {
 #if defined(PRISMAQUANT_AVX512)
-    return (f32)_mm512_permutexvar_ps((__m512i)code, (__m512)load<f32>(&Table::values[0]));
+    return (f32)_mm512_permutexvar_ps((__m512i)code, (__m512)load<f32>(table.value));
 #elif defined(PRISMAQUANT_AVX2)
-    __m256 const low = _mm256_loadu_ps(&Table::values[0]), high = _mm256_loadu_ps(&Table::values[8]);
+    __m256 const low = _mm256_load_ps(table.value), high = _mm256_load_ps(table.value + 8);
     auto const half = [&](i32_register c) {
       __m256 const from_low = _mm256_permutevar8x32_ps(low, (__m256i)c);
       __m256 const from_high = _mm256_permutevar8x32_ps(high, (__m256i)c);
@@ -196,7 +204,7 @@ struct codebook_lanes {
     std::int32_t lane[16];
     float value[16];
     store(lane, code);
-    for (int i = 0; i < 16; ++i) value[i] = Table::values[lane[i] & 15];
+    for (int i = 0; i < 16; ++i) value[i] = table.value[lane[i] & 15];
     return load<f32>(value);
 #endif
   }
