@@ -51,10 +51,17 @@ struct placed {
     auto const m = static_cast<std::ptrdiff_t>(rows), n = static_cast<std::ptrdiff_t>(columns);
     std::ptrdiff_t row = n, column = 1;
     switch (in.below(8)) {
-      case 0: row = n + static_cast<std::ptrdiff_t>(in.below(9)); break;
-      case 1: row = 1, column = m; break;
-      case 2: column = 1 + static_cast<std::ptrdiff_t>(in.below(4)), row = column * n; break;
-      default: break;
+      case 0:
+        row = n + static_cast<std::ptrdiff_t>(in.below(9));
+        break;
+      case 1:
+        row = 1, column = m;
+        break;
+      case 2:
+        column = 1 + static_cast<std::ptrdiff_t>(in.below(4)), row = column * n;
+        break;
+      default:
+        break;
     }
     std::size_t const flips = in.below(8);
     if (flips == 1) row = -row;
@@ -188,10 +195,14 @@ void fuzz_one(input& in) {
 template <format F, scale_rule Rule>
 void fuzz_types(input& in) {
   switch (in.below(5)) {
-    case 0: return fuzz_one<F, Rule, bfloat16, bfloat16>(in);
-    case 1: return fuzz_one<F, Rule, float16, float16>(in);
-    case 2: return fuzz_one<F, amax_rule, float, bfloat16>(in);
-    default: return fuzz_one<F, Rule, float, float>(in);
+    case 0:
+      return fuzz_one<F, Rule, bfloat16, bfloat16>(in);
+    case 1:
+      return fuzz_one<F, Rule, float16, float16>(in);
+    case 2:
+      return fuzz_one<F, amax_rule, float, bfloat16>(in);
+    default:
+      return fuzz_one<F, Rule, float, float>(in);
   }
 }
 

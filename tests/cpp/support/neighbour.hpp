@@ -1,4 +1,5 @@
-// What a library built with -ffast-math leaves behind in a thread: subnormals are flushed, or rounding is not to nearest.
+// What a library built with -ffast-math leaves behind in a thread: subnormals are flushed, or rounding is not to
+// nearest.
 #pragma once
 
 #include <cstdint>
