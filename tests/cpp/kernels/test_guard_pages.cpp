@@ -42,6 +42,7 @@ TEMPLATE_LIST_TEST_CASE("rows between inaccessible pages", "", kernel_formats) {
       }
     }
     for (std::size_t columns = 32; columns <= 1600; columns += 32) {
+      if (!why_not<TestType>(columns).empty()) continue;
       for (bool const at_start : {false, true}) stay_inside<TestType, float, bfloat16>(columns, at_start);
     }
   });

@@ -23,6 +23,7 @@ TEMPLATE_LIST_TEST_CASE("rows of 1 to 130 columns", "", kernel_formats) {
 
 TEMPLATE_LIST_TEST_CASE("long rows, and every number of groups in the last chunk", "", kernel_formats) {
   for (std::size_t columns = 1024; columns <= 2048 + 512; columns += 32) {
+    if (!why_not<TestType>(columns).empty()) continue;
     auto const m = hostile_matrix(2, columns, static_cast<unsigned>(columns));
     float const g = own_global_scale<TestType>(m.view());
     require_encode_parity<TestType, amax_rule>(m.view(), g);
