@@ -62,7 +62,7 @@ def given_one() -> np.ndarray:
 def ours(format: str, direction: str, dtype: str, weight: torch.Tensor) -> Iterator[Contender]:
     """prismaquant's Python face; decoders also into memory that is there already."""
     codec = pq.get_codec(format)
-    options: dict[str, Any] = {"threads": 1}
+    options: dict[str, Any] = {"threads": 1, "scale_rule": "amax"}
     if codec.info.has_global_scale:
         options["global_scale"] = global_scale(weight)
     if format.endswith("_tensor"):
