@@ -215,6 +215,8 @@ int main(int argc, char** argv) {
   std::puts("kernel                     size  cores isa           elements   share of limit");
   b.measure("nvfp4 encode f32", 8, 1, true, 0.85, encoder<nvfp4>(m, f32, g));
   b.measure("nvfp4 encode bf16", 4, 1, true, 0.65, encoder<nvfp4>(m, half, g));
+  b.measure("nvfp4 four-over-six f32", 8, 1, true, 0, encoder<nvfp4, four_over_six_rule>(m, f32, g));
+  b.measure("nvfp4 sweep f32", 8, 1, true, 0, encoder<nvfp4, sweep_rule>(m, f32, g));
   b.measure("mxfp4 encode f32", 8, 1, true, 0, encoder<mxfp4>(m, f32, 1.0f));
   b.measure("fp8 encode f32, scale known", 4, 1, false, 0.85, encoder<fp8_e4m3_tensor, given_rule>(m, f32, 1.0f));
   b.measure("fp8 channel encode f32", 4, 1, false, 0.75, encoder<fp8_e4m3_channel>(m, f32, 1.0f));
