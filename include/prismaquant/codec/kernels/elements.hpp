@@ -179,14 +179,14 @@ struct codebook_lanes {
   };
   static constexpr sixteen table = [] {  // a copy: the library's own must not be emitted for one instruction set
     sixteen copy{};
-    for (int i = 0; i < 16; ++i) copy.value[i] = Table::values[i];
+    for (std::size_t i = 0; i < 16; ++i) copy.value[i] = Table::values[i];
     return copy;
   }();
 
   PRISMAQUANT_INLINE static i32 encode(f32 x) {
     i32 code = splat(0);
     PRISMAQUANT_UNROLL
-    for (int i = 0; i < 15; ++i) code = code - less(splat(threshold(i)), x);
+    for (std::size_t i = 0; i < 15; ++i) code = code - less(splat(threshold(i)), x);
     return code;
   }
   /// Value of the low four bits.
@@ -213,7 +213,7 @@ struct codebook_lanes {
  private:
   /// The largest float32 that is not above the midpoint of entries i and i + 1: x is above the one if it is above the
   /// other.
-  static constexpr float threshold(int i) {
+  static constexpr float threshold(std::size_t i) {
     double const middle = (double{Table::values[i]} + double{Table::values[i + 1]}) / 2;
     auto const near = static_cast<float>(middle);
     if (double{near} <= middle) return near;
