@@ -162,7 +162,8 @@ auto encoder(memory& m, auto const* weights, float global_scale) {
                     s.scale_columns, static_cast<std::ptrdiff_t>(s.scale_columns), 1};
     }
     if constexpr (std::same_as<Rule, given_rule>) out.scales(0, 0) = F::scale::from_amax(0.1f, 448.0f, 1.0f);
-    encode_into<F, Rule>(matrix_view<T const>{weights + begin * columns, n, columns, columns, 1}, out, serial_executor{});
+    encode_into<F, Rule>(matrix_view<T const>{weights + begin * columns, n, columns, columns, 1}, out,
+                         serial_executor{});
   };
 }
 
@@ -187,8 +188,8 @@ void write_json(std::string const& path, std::vector<row> const& rows) {
     auto const& r = rows[i];
     file << "  {\"kernel\": \"" << r.name << "\", \"size\": \"" << r.size << "\", \"threads\": " << r.threads
          << ", \"isa\": \"" << r.isa << "\", \"elements_per_second\": " << r.elements_per_second
-         << ", \"ratio_to_limit\": " << r.ratio << (r.goal > 0 ? ", \"goal\": " + std::to_string(r.goal) : "") << ", \"limit_kernel\": \"" << r.limit << "\"}"
-         << (i + 1 < rows.size() ? "," : "") << "\n";
+         << ", \"ratio_to_limit\": " << r.ratio << (r.goal > 0 ? ", \"goal\": " + std::to_string(r.goal) : "")
+         << ", \"limit_kernel\": \"" << r.limit << "\"}" << (i + 1 < rows.size() ? "," : "") << "\n";
   }
   file << "]\n";
 }

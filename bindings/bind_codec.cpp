@@ -30,7 +30,7 @@ std::optional<float> encode_any(tensor_object const& weight, std::string const& 
     visit_scale_rule<F>(rule_name, [&]<scale_rule Rule>(Rule) {
       py::gil_scoped_release const release;
       arg.visit([&](auto weights) {
-        out.global_scale = global_scale_or_own<F, Rule>(global_scale, weights);
+        out.global_scale = global_scale_or_own<F, Rule>(global_scale, weights, module_executor(threads));
         encode_into<F, Rule>(weights, out, module_executor(threads), options);
       });
     });

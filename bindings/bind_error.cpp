@@ -50,7 +50,7 @@ void roundtrip_any(tensor_object const& weight, std::string const& format_name, 
   visit_choosing(format_name, rule_name, [&]<format F, scale_rule Rule>() {
     py::gil_scoped_release const release;
     arg.visit([&]<class T>(matrix_view<T const> weights) {
-      float const divisor = global_scale_or_own<F, Rule>(global_scale, weights);
+      float const divisor = global_scale_or_own<F, Rule>(global_scale, weights, module_executor(threads));
       roundtrip<F, Rule>(weights, target.as<T>(), divisor, module_executor(threads), options);
     });
   });
@@ -65,7 +65,7 @@ record encoding_error_any(tensor_object const& weight, std::string const& format
   visit_choosing(format_name, rule_name, [&]<format F, scale_rule Rule>() {
     py::gil_scoped_release const release;
     arg.visit([&](auto weights) {
-      float const divisor = global_scale_or_own<F, Rule>(global_scale, weights);
+      float const divisor = global_scale_or_own<F, Rule>(global_scale, weights, module_executor(threads));
       found = encoding_error<F, Rule>(weights, divisor, module_executor(threads), options);
     });
   });

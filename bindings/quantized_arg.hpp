@@ -77,10 +77,13 @@ basic_quantized_view<F, Const> quantized_arg(py::array const& codes, std::option
 }
 
 // The global scale that the caller gave, or else the matrix' own, from its largest finite magnitude.
-template <format F, scale_rule Rule, weight_type T>
-float global_scale_or_own(std::optional<float> given, matrix_view<T const> weights) {
+template <format F, scale_rule Rule, weight_type T, executor Executor>
+float global_scale_or_own(std::optional<float> given, matrix_view<T const> weights, Executor&& executor) {
   if (given) return *given;
-  if constexpr (F::has_global_scale) return global_scale_for<Rule, F>(finite_amax(weights));
+  if constexpr (F::has_global_scale) {
+    float const amax = largest_magnitude(weights, executor);
+    return global_scale_for<Rule, F>(is_finite(amax) ? amax : finite_amax(weights));
+  }
   return 1.0f;
 }
 

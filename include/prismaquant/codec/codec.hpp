@@ -213,7 +213,8 @@ void decode(const_quantized_view<F> quantized, matrix_view<Out> out, Executor&& 
   quantized.validate();
   detail::require_shape("out", out, quantized.rows, quantized.columns);
   using target = detail::matrix_target<Out>;
-  if (detail::decode_with_kernels<F, target>(quantized, matrix_view<Out const>{}, executor, [&] { return target(out); })) {
+  if (detail::decode_with_kernels<F, target>(quantized, matrix_view<Out const>{}, executor,
+                                             [&] { return target(out); })) {
     return;
   }
   executor.for_ranges(quantized.rows, [&](std::size_t begin, std::size_t end) {

@@ -54,8 +54,8 @@ bool encode_with_kernels(matrix_view<T const> weights, quantized_view<F> out, Ex
   }
 }
 
-/// Decodes with kernels to targets that `make` makes, one per range of rows; false, with nothing done, if there are none
-/// for this case.
+/// Decodes with kernels to targets that `make` makes, one per range of rows; false, with nothing done, if there are
+/// none for this case.
 template <format F, class Target, weight_type T, executor Executor, class Make>
 bool decode_with_kernels(const_quantized_view<F> q, matrix_view<T const> weights, Executor& executor, Make&& make) {
   if (!has_decoder<F, typename Target::value_type>() || !has_contiguous_rows(q.codes) || q.columns == 0) return false;
@@ -83,7 +83,8 @@ bool decode_with_kernels(const_quantized_view<F> q, matrix_view<T const> weights
 template <format F, scale_rule Rule, class Target, weight_type T, executor Executor, class Make>
 bool roundtrip_with_kernels(matrix_view<T const> weights, float global_scale, Executor& executor,
                             matrix_view<float const> importance, Make&& make) {
-  if (!has_encoder<F, Rule, T>() || !has_decoder<F, typename Target::value_type>() || weights.columns == 0) return false;
+  if (!has_encoder<F, Rule, T>() || !has_decoder<F, typename Target::value_type>() || weights.columns == 0)
+    return false;
   if constexpr (in_groups<F>) {
     std::atomic<bool> finite{true};
     executor.for_ranges(weights.rows, [&](std::size_t begin, std::size_t end) {
@@ -94,9 +95,8 @@ bool roundtrip_with_kernels(matrix_view<T const> weights, float global_scale, Ex
   } else if constexpr (in_runs<F>) {
     storage_shape const shape = stored<F>(weights.rows, weights.columns);
     std::vector<typename F::scale::code_type> scales(shape.scale_rows * shape.scale_columns);
-    return code_all_runs<F, chooses<F, Rule>>(
-        weights, view(std::span(scales), shape.scale_rows, shape.scale_columns), executor,
-        [&] { return run_roundtrip<F, T, Target>(make()); });
+    return code_all_runs<F, chooses<F, Rule>>(weights, view(std::span(scales), shape.scale_rows, shape.scale_columns),
+                                              executor, [&] { return run_roundtrip<F, T, Target>(make()); });
   } else {
     return false;
   }

@@ -86,8 +86,8 @@ class run_roundtrip {
   decode_run_kernel* decode_ = run_decoder<F, typename Target::value_type>();
 };
 
-/// Hands the runs of bands [begin, end) to `coder`, after their scales were chosen by the largest magnitude if `Choose`.
-/// `amax` is that of the matrix, where it is known. False if a weight is not finite.
+/// Hands the runs of bands [begin, end) to `coder`, after their scales were chosen by the largest magnitude if
+/// `Choose`. `amax` is that of the matrix, where it is known. False if a weight is not finite.
 template <format F, bool Choose, weight_type T, class Coder>
 bool code_runs(matrix_view<T const> weights, matrix_view<typename F::scale::code_type> scales, float const* amax,
                std::size_t begin, std::size_t end, Coder& coder) {

@@ -78,10 +78,10 @@ struct amax_rule {
   }
 };
 
-/// The code with the smallest squared error in the scale codec's `sweep` window; the smallest code on ties. For NVFP4 the
-/// window holds every code that can be the best; for E8M0 two exponents, which misses only blocks of rare shape. Errors
-/// are exact quotients and float64 sums: no estimate decides. Scales of 16 bits and more are not swept: they get what
-/// `amax_rule` gives.
+/// The code with the smallest squared error in the scale codec's `sweep` window; the smallest code on ties. For NVFP4
+/// the window holds every code that can be the best; for E8M0 two exponents, which misses only blocks of rare shape.
+/// Errors are exact quotients and float64 sums: no estimate decides. Scales of 16 bits and more are not swept: they get
+/// what `amax_rule` gives.
 struct sweep_rule {
   static constexpr std::string_view name = "sweep";
   /// Leaves room for upward moves: 448 / 256 = 1.75 times amax / 6.

@@ -141,8 +141,8 @@ struct bf16_scale {
 };
 
 /// A positive float32, stored as it is: what engines compute for activations (one per token), and the absmax of
-/// bitsandbytes. A scale that rounds to zero becomes 2^-126, the smallest one that no processor flushes; one under which
-/// the largest element would overflow float32 becomes the next smaller one.
+/// bitsandbytes. A scale that rounds to zero becomes 2^-126, the smallest one that no processor flushes; one under
+/// which the largest element would overflow float32 becomes the next smaller one.
 struct float32_scale {
   using code_type = float;
   static constexpr int bits = 32;

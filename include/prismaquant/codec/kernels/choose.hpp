@@ -78,8 +78,8 @@ struct choice {
   i32 scales, zero_points, amax;
 };
 
-/// `detail::choose_range`: the scale of the span from the smallest to the largest value, zero among them. The zero point
-/// is the code of lowest + largest negative magnitude / scale.
+/// `detail::choose_range`: the scale of the span from the smallest to the largest value, zero among them. The zero
+/// point is the code of lowest + largest negative magnitude / scale.
 template <class F, input In>
 PRISMAQUANT_INLINE choice choose_range(void const* weights, std::size_t i) {
   using element = typename F::element;
@@ -116,7 +116,7 @@ PRISMAQUANT_INLINE choice choose(void const* weights, float const* importance, s
 /// Codes of 16 groups from weight `i` on to `scales` and `zero_points`. Returns their largest magnitudes.
 template <class F, class Rule, input In>
 PRISMAQUANT_INLINE i32 choose_chunk(void const* weights, float const* importance, std::size_t i, float global_scale,
-                                   void* scales, std::uint8_t* zero_points) noexcept {
+                                    void* scales, std::uint8_t* zero_points) noexcept {
   prefetch_half<groups_at_once * F::block_shape::columns * input_bytes<In>, 0>(weights, i * input_bytes<In>);
   choice const c = choose<F, Rule, In>(weights, importance, i, splat(global_scale));
   store_codes<typename F::scale::code_type>(scales, 0, c.scales);
@@ -145,7 +145,8 @@ std::uint32_t choose_scales(void const* weights, float const* importance, std::s
       [&](void const* from, std::size_t i) PRISMAQUANT_INLINE_LAMBDA {
         constexpr bool is_small = group * 64 / register_bytes <= 32 && !by_error;
         constexpr auto* choose_next = is_small ? &choose_chunk<F, Rule, In> : &choose_chunk_call<F, Rule, In>;
-        largest = max(largest, choose_next(from, importance, i, global_scale, codes + i / group, zero_points + i / group));
+        largest =
+            max(largest, choose_next(from, importance, i, global_scale, codes + i / group, zero_points + i / group));
       },
       [&](void const* from, std::size_t i, std::size_t n) PRISMAQUANT_INLINE_LAMBDA {
         code rest[groups_at_once];

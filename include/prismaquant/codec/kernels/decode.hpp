@@ -75,7 +75,8 @@ template <class F, how How>
   if (!tables.set(factors.scale)) return false;
   PRISMAQUANT_UNROLL
   for (std::size_t e = 0; e < groups_at_once * group; e += 32) {
-    store_how<How>(static_cast<std::uint16_t*>(out) + i + e, look_up_nibbles(codes + (i + e) / 2, tables.template table<group>(e)));
+    store_how<How>(static_cast<std::uint16_t*>(out) + i + e,
+                   look_up_nibbles(codes + (i + e) / 2, tables.template table<group>(e)));
   }
   return true;
 }
@@ -123,7 +124,8 @@ void decode_groups(void const* codes, void const* scales, std::uint8_t const* ze
   code_type rest_scales[groups_at_once] = {};
   std::uint8_t rest_zero_points[groups_at_once] = {};
   __builtin_memcpy(rest_codes, from + i * bits / 8, (count - i) * bits / 8);
-  __builtin_memcpy(rest_scales, static_cast<code_type const*>(scales) + i / group, (count - i) / group * sizeof(code_type));
+  __builtin_memcpy(rest_scales, static_cast<code_type const*>(scales) + i / group,
+                   (count - i) / group * sizeof(code_type));
   if constexpr (has_zero_points<F>) __builtin_memcpy(rest_zero_points, zero_points + i / group, (count - i) / group);
   set_factors<F>(factors[0], rest_scales, rest_zero_points, 0, divisor);
   decode_groups_at<F, Out, how::plain>(rest_codes, factors[0], rest, 0);

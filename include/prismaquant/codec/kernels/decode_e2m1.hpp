@@ -43,8 +43,9 @@ inline constexpr places_of_groups<Group> places = [] {
 /// The sixteen values that elements can have under one scale, for every two scales a table of 32 words that one
 /// permutation looks 32 elements up in.
 ///
-/// All values but zero are 1 or 1.5 times the scale times a power of two, and where nothing over- or underflows rounding
-/// commutes with powers of two: so only two products per scale are rounded, and the rest is added to their exponents.
+/// All values but zero are 1 or 1.5 times the scale times a power of two, and where nothing over- or underflows
+/// rounding commutes with powers of two: so only two products per scale are rounded, and the rest is added to their
+/// exponents.
 class e2m1_bf16_tables {
  public:
   /// Whether that holds for all of 16 scales.
@@ -56,14 +57,15 @@ class e2m1_bf16_tables {
     return is_zero(outside | less(splat(bits_of(0x1p121f)), bits(scale)));
   }
 
-  /// Values of the scales of elements e .. e + 15 and e + 16 .. e + 31: words 0 .. 15 and 16 .. 31, negative ones from 8
-  /// on.
+  /// Values of the scales of elements e .. e + 15 and e + 16 .. e + 31: words 0 .. 15 and 16 .. 31, negative ones from
+  /// 8 on.
   template <std::size_t Group>
   PRISMAQUANT_INLINE __m512i table(std::size_t e) const {
     __m512i const from = _mm512_load_si512(e2m1_bf16::places<Group>.pair[e / 32].word);
     __m512i const values = _mm512_permutexvar_epi16(from, (__m512i)rounded_);
     __m512i const sign = _mm512_load_si512(e2m1_bf16::signs.word);
-    return _mm512_mask_add_epi16(sign, 0xfefefefe, values, _mm512_load_si512(e2m1_bf16::exponents.word));  // word 0 of 8 is zero
+    return _mm512_mask_add_epi16(sign, 0xfefefefe, values,
+                                 _mm512_load_si512(e2m1_bf16::exponents.word));  // word 0 of 8 is zero
   }
 
  private:

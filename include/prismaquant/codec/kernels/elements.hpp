@@ -8,7 +8,8 @@
 #include "prismaquant/formats/integer.hpp"
 #include "prismaquant/formats/minifloat.hpp"
 #include "prismaquant/formats/nf4.hpp"
-#include "prismaquant/simd/memory.hpp"
+#include "prismaquant/simd/arithmetic.hpp"
+#include "prismaquant/simd/packing.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
 
@@ -55,8 +56,8 @@ struct minifloat_lanes {
   static constexpr int max_exponent = scalar::max_exponent;
   static constexpr float smallest_normal = __builtin_bit_cast(float, (128 - Bias) << 23);
 
-  /// The exponent of t is that of E plus 23 - M, and 2^M codes make a binade: with the exponent moved next to |x| / step
-  /// the sum of both is the code, but for a constant.
+  /// The exponent of t is that of E plus 23 - M, and 2^M codes make a binade: with the exponent moved next to |x| /
+  /// step the sum of both is the code, but for a constant.
   PRISMAQUANT_INLINE static i32 encode_magnitude(f32 x) {
     i32 const t = rounding_sum<M>(x, max_value, bits_of(smallest_normal));
     return (t + shift_right(t, 23 - M) - splat((128 - Bias + 23 - M) << M)) & splat(scalar::magnitude_mask);
@@ -66,8 +67,8 @@ struct minifloat_lanes {
   }
 
   /// Normal codes move to their place in a float32, rebiased. A subnormal m read the same way gives half of
-  /// smallest_normal * (1 + m / 2^M): twice that minus the smallest normal is its value, without ever touching a float32
-  /// subnormal.
+  /// smallest_normal * (1 + m / 2^M): twice that minus the smallest normal is its value, without ever touching a
+  /// float32 subnormal.
   PRISMAQUANT_INLINE static f32 decode_magnitude(i32 code) {
     f32 const normal = floats((code << (23 - M)) + splat((127 - Bias) << 23));
     f32 value = select(less(code, splat(1 << M)), normal + normal - splat(smallest_normal), normal);

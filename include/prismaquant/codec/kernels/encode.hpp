@@ -8,7 +8,7 @@
 ///   r = 1 / scale (rounded), q = weight * r, e = q * scale - weight (exact), quotient' = q - e * r.
 ///
 /// quotient' differs from the rounded quotient by at most one last place, and never lies on another side of a threshold
-/// of up to 9 significant bits: `kernels_quotient` (a test) goes over all significands of the scale and all thresholds.
+/// of up to 9 significant bits: `test_quotient.cpp` goes over all significands of the scale and all thresholds.
 /// It needs e exact and q finite, which `corrected` sees to.
 #pragma once
 
@@ -65,7 +65,9 @@ inline constexpr float smallest_corrected = 0x1p-60f, largest_corrected = 0x1p60
 struct group_divisors {
   alignas(64) float scale[16], inverse[16], zero_point[16];
 
-  PRISMAQUANT_INLINE divisor of(std::size_t g) const { return {splat(scale[g]), splat(inverse[g]), splat(zero_point[g])}; }
+  PRISMAQUANT_INLINE divisor of(std::size_t g) const {
+    return {splat(scale[g]), splat(inverse[g]), splat(zero_point[g])};
+  }
 };
 
 /// Sets `to` from the scale codes i .. i + 15. Returns whether quotients may be corrected.
@@ -133,7 +135,8 @@ void encode_groups(void const* weights, std::size_t count, float amax, void cons
   constexpr auto code_bytes = [](std::size_t elements) {
     return elements * layout_lanes<typename F::layout>::bits_per_code / 8;
   };
-  constexpr std::size_t chunks_ahead = round_bytes / (chunk * input_bytes<In>) > 0 ? round_bytes / (chunk * input_bytes<In>) : 1;
+  constexpr std::size_t chunks_ahead =
+      round_bytes / (chunk * input_bytes<In>) > 0 ? round_bytes / (chunk * input_bytes<In>) : 1;
   auto* const out = static_cast<std::uint8_t*>(codes);
   f32 const divisor_of_all = splat(global_scale);
   bool const small = amax <= largest_corrected;
@@ -145,7 +148,8 @@ void encode_groups(void const* weights, std::size_t count, float amax, void cons
       std::size_t const whole = (count - i) / chunk;
       std::size_t const n = whole < chunks_ahead ? whole : chunks_ahead;
       for (std::size_t k = 0; k < n; ++k) {
-        corrected[k] = set_divisors<F>(divisors[k], scales, zero_points, i / group + k * groups_at_once, divisor_of_all) && small;
+        corrected[k] =
+            set_divisors<F>(divisors[k], scales, zero_points, i / group + k * groups_at_once, divisor_of_all) && small;
       }
       for (std::size_t k = 0; k < n; ++k, i += chunk) {
         encode_chunk<F, In, decltype(way)::value>(weights, i, divisors[k], corrected[k], out + code_bytes(i));

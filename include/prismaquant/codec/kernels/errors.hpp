@@ -3,6 +3,7 @@
 #pragma once
 
 #include "prismaquant/codec/kernels/rows.hpp"
+#include "prismaquant/simd/arithmetic.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
 
@@ -20,8 +21,7 @@ void add_errors(void const* weights, float const* decoded, std::size_t count, do
     largest = larger(largest, larger(difference, splat(0.0) - difference));
   };
   for_each_chunk<16, In>(
-      weights, count,
-      [&](void const* from, std::size_t i) PRISMAQUANT_INLINE_LAMBDA { add(from, decoded + i, i); },
+      weights, count, [&](void const* from, std::size_t i) PRISMAQUANT_INLINE_LAMBDA { add(from, decoded + i, i); },
       [&](void const* from, std::size_t i, std::size_t n) PRISMAQUANT_INLINE_LAMBDA {
         float rest[16] = {};
         __builtin_memcpy(rest, decoded + i, n * sizeof(float));

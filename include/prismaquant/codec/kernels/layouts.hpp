@@ -4,14 +4,14 @@
 #pragma once
 
 #include "prismaquant/core/packing.hpp"
-#include "prismaquant/simd/memory.hpp"
+#include "prismaquant/simd/packing.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
 
 namespace prismaquant::PRISMAQUANT_TARGET {
 
-/// The lanes of a layout: `put` writes the codes of `vectors` x 16 elements, `get` reads 16 from element i on (bits of a
-/// lane above the code's own are unspecified).
+/// The lanes of a layout: `put` writes the codes of `vectors` x 16 elements, `get` reads 16 from element i on (bits of
+/// a lane above the code's own are unspecified).
 template <class Layout>
 struct layout_lanes;
 
@@ -87,7 +87,9 @@ struct layout_lanes<packed_sextets> {
   PRISMAQUANT_INLINE static void put(std::uint8_t* out, i32 const (&c)[vectors]) {
     store_sextets(out, pack_bytes(c[0], c[1], c[2], c[3]));
   }
-  PRISMAQUANT_INLINE static i32 get(std::uint8_t const* codes, std::size_t i) { return load_sextets(codes + 3 * i / 4); }
+  PRISMAQUANT_INLINE static i32 get(std::uint8_t const* codes, std::size_t i) {
+    return load_sextets(codes + 3 * i / 4);
+  }
 };
 
 }  // namespace prismaquant::PRISMAQUANT_TARGET

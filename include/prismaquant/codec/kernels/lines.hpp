@@ -45,7 +45,8 @@ PRISMAQUANT_INLINE __m512i signed_sum(f32 x, float largest, float smallest_norma
   return _mm512_castps_si512(_mm512_fmadd_ps(e, _mm512_set1_ps(static_cast<float>(1 << (23 - Mantissa))), y));
 }
 
-/// Words: twice the code, plus sign, plus a constant; those of `a` in the low halves of dwords, of `b` in the high ones.
+/// Words: twice the code, plus sign, plus a constant; those of `a` in the low halves of dwords, of `b` in the high
+/// ones.
 template <class Element, int Mantissa>
 PRISMAQUANT_INLINE __m512i doubled_words(f32 a, f32 b) {
   constexpr float largest = Element::max_value, smallest = Element::smallest_normal;
@@ -86,8 +87,9 @@ struct line<e2m1_lanes, packed_nibbles> {
     // Qword j holds elements 2 j, 2 j + 1 of vectors [a c b d e g f h].
 #if defined(PRISMAQUANT_VBMI)
     alignas(64) static constexpr std::uint8_t order[64] = {
-        0, 8,  16, 24, 32, 40, 48, 56, 2, 10, 18, 26, 34, 42, 50, 58, 1, 9,  17, 25, 33, 41, 49, 57, 3, 11, 19, 27, 35, 43, 51, 59,
-        4, 12, 20, 28, 36, 44, 52, 60, 6, 14, 22, 30, 38, 46, 54, 62, 5, 13, 21, 29, 37, 45, 53, 61, 7, 15, 23, 31, 39, 47, 55, 63};
+        0,  8,  16, 24, 32, 40, 48, 56, 2,  10, 18, 26, 34, 42, 50, 58, 1,  9,  17, 25, 33, 41,
+        49, 57, 3,  11, 19, 27, 35, 43, 51, 59, 4,  12, 20, 28, 36, 44, 52, 60, 6,  14, 22, 30,
+        38, 46, 54, 62, 5,  13, 21, 29, 37, 45, 53, 61, 7,  15, 23, 31, 39, 47, 55, 63};
     store_how<How>(out, (i32)_mm512_permutexvar_epi8(_mm512_load_si512(order), both));
 #else
     // Words of two bytes per vector within a 128-bit lane, then words across lanes.

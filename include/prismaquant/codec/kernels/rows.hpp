@@ -27,8 +27,8 @@ PRISMAQUANT_INLINE void prefetch_half(void const* weights, std::size_t byte) {
   for (std::size_t line = Half * 64; line < Bytes; line += 128) prefetch(weights, byte + line + 2 * round_bytes);
 }
 
-/// Calls `body(from, i)` for every `Elements` weights, `from` being where element i lies in memory minus i; what remains
-/// is padded with zeros and given to `last(copy, i, n)`.
+/// Calls `body(from, i)` for every `Elements` weights, `from` being where element i lies in memory minus i; what
+/// remains is padded with zeros and given to `last(copy, i, n)`.
 template <std::size_t Elements, input In, class Body, class Last>
 PRISMAQUANT_INLINE void for_each_chunk(void const* weights, std::size_t count, Body&& body, Last&& last) {
   std::size_t i = 0;

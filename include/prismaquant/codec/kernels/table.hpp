@@ -3,8 +3,8 @@
 ///
 /// Kernels never throw, allocate or touch anything outside of the run they are given. They expect the floating-point
 /// environment of `fp_environment_guard`. `stream`: write past the caches, for outputs that are larger than them. An
-/// empty entry stands for "not accelerated": the caller uses the scalar codec. Pointers to weights, codes and scales are
-/// to the types of the entry's place in the table and the format.
+/// empty entry stands for "not accelerated": the caller uses the scalar codec. Pointers to weights, codes and scales
+/// are to the types of the entry's place in the table and the format.
 #pragma once
 
 #include <cstddef>
@@ -21,8 +21,8 @@ namespace prismaquant {
 using largest_kernel = std::uint32_t(void const* weights, std::size_t count, std::size_t ahead) noexcept;
 
 /// Chooses scale codes, and zero points (a byte each) where the format has them, for `count` weights, a multiple of the
-/// group size. `importance` may be null. Returns the largest magnitude as above; if it is not finite, what was chosen is
-/// unspecified.
+/// group size. `importance` may be null. Returns the largest magnitude as above; if it is not finite, what was chosen
+/// is unspecified.
 using choose_scales_kernel = std::uint32_t(void const* weights, float const* importance, std::size_t count,
                                            void* scales, std::uint8_t* zero_points, float global_scale) noexcept;
 

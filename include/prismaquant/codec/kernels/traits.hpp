@@ -11,8 +11,8 @@ namespace prismaquant::detail {
 
 /// Formats with groups along a row.
 template <class F>
-inline constexpr bool in_groups = has_scales<F> && !nested_format<F> && F::block_shape::rows == 1 &&
-                                  F::block_shape::columns > 1;
+inline constexpr bool in_groups =
+    has_scales<F> && !nested_format<F> && F::block_shape::rows == 1 && F::block_shape::columns > 1;
 
 /// Formats with longer blocks, or without scales: they are coded run by run.
 template <class F>
@@ -27,16 +27,15 @@ struct run {
   using extra = no_extra;
 };
 template <class F>
-using run_of = run<typename F::element, typename F::layout,
-                   std::conditional_t<has_scales<F>, float32_scale, no_scale>>;
+using run_of = run<typename F::element, typename F::layout, std::conditional_t<has_scales<F>, float32_scale, no_scale>>;
 
 /// The rule whose choice `Rule` makes for `F`.
 template <class F, class Rule>
-using chosen_by =
-    std::conditional_t<has_zero_points<F> || (std::same_as<Rule, sweep_rule> && !sweep_rule::swept<F>), amax_rule, Rule>;
+using chosen_by = std::conditional_t<has_zero_points<F> || (std::same_as<Rule, sweep_rule> && !sweep_rule::swept<F>),
+                                     amax_rule, Rule>;
 
 /// Whether `Rule` chooses scales of `F`, rather than taking given ones.
 template <class F, class Rule>
-inline constexpr bool chooses = has_scales<F> && Rule::template applies<F> && !std::same_as<Rule, given_rule>;
+inline constexpr bool chooses = has_scales<F>&& Rule::template applies<F> && !std::same_as<Rule, given_rule>;
 
 }  // namespace prismaquant::detail
