@@ -115,9 +115,43 @@ struct scale_window<e8m0_scale<ElementMaxExponent, RoundingBits>> {
   }
 };
 
-/// Chooses the scales of one group of 16 rows: of all codes in the window that under which rounding the group, each
-/// error spread over the rest of the group, leaves the smallest sum of (w - value)^2 / U[c, c]^2: the increase of the
-/// objective, exactly. The first on ties.
+/// What rounding a group of 16 rows under scale `s` adds to the objective, exactly: the sum of (w - value)^2 / U[c,
+/// c]^2 while each error is spread over the rest of the group. Inlined and unrolled where a group fits into registers.
+template <class Element, int Group>
+PRISMAQUANT_INLINE f32 rounding_loss(float const* weights, float const* triangle, float const* inverse_diagonal,
+                                     f32 s) {
+  f32 const inverse_scale = splat(1.0f) / s;
+  f32 w[Group], sum = splat(0.0f);
+  auto const step = [&](int c, auto&& for_following) PRISMAQUANT_INLINE_LAMBDA {
+    f32 const error = (w[c] - rounded<Element>(w[c], inverse_scale, s)) * splat(inverse_diagonal[c]);
+    sum = sum + error * error;
+    for_following([&](int next) PRISMAQUANT_INLINE_LAMBDA {
+      w[next] = subtract_product(w[next], error, splat(triangle[c * Group + next]));
+    });
+  };
+  if constexpr (register_bytes == 64 && Group == 16) {
+    PRISMAQUANT_UNROLL
+    for (int c = 0; c < Group; ++c) w[c] = load<f32>(weights + c * int{tile_rows});
+    PRISMAQUANT_UNROLL
+    for (int c = 0; c < Group; ++c) {
+      step(c, [&](auto const& body) PRISMAQUANT_INLINE_LAMBDA {
+        PRISMAQUANT_UNROLL
+        for (int next = c + 1; next < Group; ++next) body(next);
+      });
+    }
+  } else {
+    for (int c = 0; c < Group; ++c) w[c] = load<f32>(weights + c * int{tile_rows});
+    for (int c = 0; c < Group; ++c) {
+      step(c, [&](auto const& body) PRISMAQUANT_INLINE_LAMBDA {
+        for (int next = c + 1; next < Group; ++next) body(next);
+      });
+    }
+  }
+  return sum;
+}
+
+/// Chooses the scales of one group of 16 rows: of all codes in the window the one of the smallest `rounding_loss`, the
+/// first on ties.
 template <class F>
 PRISMAQUANT_INLINE f32 choose_scale(float const* weights, float const* triangle, float const* inverse_diagonal,
                                     f32 global_scale) {
@@ -133,19 +167,7 @@ PRISMAQUANT_INLINE f32 choose_scale(float const* weights, float const* triangle,
   for (std::int32_t step = 0; step <= steps; ++step) {
     i32 const code = min(first + splat(step), last);
     f32 const s = scale::decode(code, global_scale);
-    f32 const inverse_scale = splat(1.0f) / s;
-    f32 w[group], sum = splat(0.0f);
-    PRISMAQUANT_UNROLL
-    for (int c = 0; c < group; ++c) w[c] = load<f32>(weights + c * int{tile_rows});
-#pragma GCC unroll 32
-    for (int c = 0; c < group; ++c) {
-      f32 const error = (w[c] - rounded<typename F::element>(w[c], inverse_scale, s)) * splat(inverse_diagonal[c]);
-      sum = sum + error * error;
-#pragma GCC unroll 32
-      for (int next = c + 1; next < group; ++next) {
-        w[next] = subtract_product(w[next], error, splat(triangle[c * group + next]));
-      }
-    }
+    f32 const sum = rounding_loss<typename F::element, group>(weights, triangle, inverse_diagonal, s);
     i32 const better = less(sum, best);
     best = select(better, sum, best);
     best_code = select(better, code, best_code);
@@ -155,7 +177,7 @@ PRISMAQUANT_INLINE f32 choose_scale(float const* weights, float const* triangle,
 
 /// GPTQ with the scales of `t.scales`.
 template <class Element>
-void gptq_with_scales(packed_triangle const& u, tile const& t) noexcept {
+inline void gptq_with_scales(packed_triangle const& u, tile const& t) noexcept {
   for (std::size_t c = 0; c < u.columns; c += strip_width) {
     update_strip(u, c / strip_width, c, t.weights);
     round_block<Element>(u, t, c, c + strip_width);
@@ -165,7 +187,7 @@ void gptq_with_scales(packed_triangle const& u, tile const& t) noexcept {
 /// GPTQ that chooses the scale of each group when it is reached. `t.group` is that of the format; columns are whole
 /// groups.
 template <class F>
-void gptq_with_sweep(packed_triangle const& u, tile const& t) noexcept {
+inline void gptq_with_sweep(packed_triangle const& u, tile const& t) noexcept {
   constexpr std::size_t group = F::block_shape::columns;
   f32 const global_scale = splat(t.global_scale);
   for (std::size_t c = 0; c < u.columns; c += group) {

@@ -10,9 +10,7 @@ namespace prismaquant::PRISMAQUANT_TARGET {
 
 template <class Element>
 struct nearest_value {
-  PRISMAQUANT_INLINE static f32 of(f32 x) {
-    return element_lanes<Element>::decode(element_lanes<Element>::encode(x));
-  }
+  PRISMAQUANT_INLINE static f32 of(f32 x) { return element_lanes<Element>::decode(element_lanes<Element>::encode(x)); }
 };
 
 /// The rounding sum (see `rounding_sum`) minus what was added for rounding, which is exact.

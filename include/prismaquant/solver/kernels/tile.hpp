@@ -8,6 +8,8 @@
 
 #include <cstddef>
 
+#include "prismaquant/simd/target.hpp"
+
 namespace prismaquant {
 
 inline constexpr std::size_t tile_rows = 48;   ///< rows of a tile: three registers of AVX-512
@@ -21,16 +23,18 @@ struct packed_triangle {
   std::size_t columns;            ///< padded
 
   /// Floats before strip `s`.
-  static constexpr std::size_t begin(std::size_t s) { return strip_width * strip_width * (s * (s + 1) / 2); }
+  PRISMAQUANT_INLINE static constexpr std::size_t begin(std::size_t s) {
+    return strip_width * strip_width * (s * (s + 1) / 2);
+  }
 };
 
 /// One tile. All arrays hold `tile_rows` floats per column or group of `group` columns.
 struct tile {
-  float* weights;           ///< in: weights; out: errors divided by the diagonal of U
-  float* values;            ///< out: the weights rounded, on the grid of the format under their scale
-  float* scales;            ///< effective scales per group: in, or out where they are chosen in the loop
-  std::size_t group;        ///< columns that share a scale
-  float global_scale;       ///< of formats that have one
+  float* weights;      ///< in: weights; out: errors divided by the diagonal of U
+  float* values;       ///< out: the weights rounded, on the grid of the format under their scale
+  float* scales;       ///< effective scales per group: in, or out where they are chosen in the loop
+  std::size_t group;   ///< columns that share a scale
+  float global_scale;  ///< of formats that have one
 };
 
 using gptq_tile_kernel = void(packed_triangle const&, tile const&) noexcept;
