@@ -41,19 +41,22 @@ PRISMAQUANT_INLINE void subtract_errors(float const* errors, float const* u, std
 }
 
 /// The same for a whole strip and all rows, in the shapes that fill the registers: 24 of 32, 8 of 16.
-inline void update_strip(packed_triangle const& u, std::size_t strip, std::size_t done, float* weights) {
-  float const* const factors = u.strips + packed_triangle::begin(strip);
-  float* const out = weights + strip * strip_width * tile_rows;
+inline void subtract_strip(float const* errors, float const* factors, std::size_t done, float* out) {
 #if defined(PRISMAQUANT_AVX512)
-  subtract_errors<3, 8>(weights, factors, done, out);
+  subtract_errors<3, 8>(errors, factors, done, out);
 #else
   constexpr int columns = register_bytes == 32 ? 4 : 2;
   for (std::size_t h = 0; h < tile_rows; h += 16) {
     for (std::size_t c = 0; c < strip_width; c += columns) {
-      subtract_errors<1, columns>(weights + h, factors + c, done, out + c * tile_rows + h);
+      subtract_errors<1, columns>(errors + h, factors + c, done, out + c * tile_rows + h);
     }
   }
 #endif
+}
+
+/// Brings a strip up to date by the errors of columns 0 .. `done` - 1.
+PRISMAQUANT_INLINE void update_strip(packed_triangle const& u, std::size_t strip, std::size_t done, float* weights) {
+  subtract_strip(weights, u.strips + packed_triangle::begin(strip), done, weights + strip * strip_width * tile_rows);
 }
 
 /// Element U[row, column].

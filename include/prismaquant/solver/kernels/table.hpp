@@ -12,6 +12,7 @@ namespace prismaquant {
 struct format_solver_kernels {
   gptq_tile_kernel* gptq = nullptr;        ///< with given scales
   gptq_tile_kernel* gptq_sweep = nullptr;  ///< with scales chosen as their group is reached
+  descent_tile_kernel* descent = nullptr;  ///< with given scales
 };
 
 /// Kernels of one instruction set, formats in the order of the format list.

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "prismaquant/codec/kernels/traits.hpp"
-#include "prismaquant/solver/kernels/gptq.hpp"
+#include "prismaquant/solver/kernels/descent.hpp"
 #include "prismaquant/solver/kernels/table.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
@@ -13,7 +13,10 @@ namespace prismaquant::PRISMAQUANT_TARGET {
 template <class F>
 constexpr format_solver_kernels solver_kernels_of() {
   format_solver_kernels k{};
-  if constexpr (has_scales<F> && !has_zero_points<F>) k.gptq = &gptq_with_scales<typename F::element>;
+  if constexpr (has_scales<F> && !has_zero_points<F>) {
+    k.gptq = &gptq_with_scales<typename F::element>;
+    k.descent = &descend<typename F::element>;
+  }
   if constexpr (detail::in_groups<F>) {
     if constexpr (requires { sizeof(scale_window<typename F::scale>); }) k.gptq_sweep = &gptq_with_sweep<F>;
   }

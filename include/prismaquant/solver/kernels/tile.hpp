@@ -28,6 +28,12 @@ struct packed_triangle {
   }
 };
 
+/// A symmetric matrix in strips: strip s holds columns 8 s .. 8 s + 7 of all rows, `strip_width` floats each. Padded.
+struct packed_square {
+  float const* strips;
+  std::size_t columns;
+};
+
 /// One tile. All arrays hold `tile_rows` floats per column or group of `group` columns.
 struct tile {
   float* weights;      ///< in: weights; out: errors divided by the diagonal of U
@@ -38,5 +44,8 @@ struct tile {
 };
 
 using gptq_tile_kernel = void(packed_triangle const&, tile const&) noexcept;
+
+/// `weights` of the tile are deviations of the values from their target; both are in and out.
+using descent_tile_kernel = std::size_t(packed_square const&, tile const&) noexcept;
 
 }  // namespace prismaquant
