@@ -19,8 +19,8 @@
 #include "prismaquant/core/fp_environment.hpp"
 #include "prismaquant/formats/nvfp4.hpp"
 #include "prismaquant/linalg/eigen_backend.hpp"
+#include "prismaquant/solver/descent_tiles.hpp"
 #include "prismaquant/solver/kernels/select.hpp"
-#include "prismaquant/solver/tiles.hpp"
 
 using namespace prismaquant;
 
@@ -199,7 +199,7 @@ void blocks_of_128(matrix const& source, matrix& u, matrix const& scales, matrix
 }
 
 void bench_gptq(bench& b, std::size_t rows, std::size_t columns) {
-  std::string const what = "GPTQ " + std::to_string(rows) + " x " + std::to_string(columns);
+  std::string const what = (rows < 100 ? "quick " : "GPTQ ") + std::to_string(rows) + " x " + std::to_string(columns);
   if (!b.wanted(what)) return;
   matrix u = gram(columns, columns + columns / 4);
   if (!blas.factor_inverse(u.view())) throw std::runtime_error("the Gram matrix has no factor");
@@ -239,6 +239,41 @@ void bench_gptq(bench& b, std::size_t rows, std::size_t columns) {
                {"given scales, 2 cores", ours(false, 2), sense::at_least, 1.8, true}});
   b.run(what, {{"chosen scales, 1 core", ours(true, 1)},
                {"chosen scales, 2 cores", ours(true, 2), sense::at_least, 1.8, true}});
+}
+
+// Sweeps of coordinate descent from round to nearest, beside one product of rows * columns^2 multiply-adds.
+void bench_descent(bench& b, std::size_t rows, std::size_t columns) {
+  std::string const what = "descent " + std::to_string(rows) + " x " + std::to_string(columns);
+  if (!b.wanted(what)) return;
+  matrix h = gram(columns, columns + columns / 4);
+  matrix weights(rows, columns, 0.02f, 3), values(rows, columns, 0.0f, 4), work(rows, columns, 0.0f, 5);
+  matrix scales(rows, columns / 16, 0.0f, 6);
+  for (std::size_t g = 0; g < scales.elements.size(); ++g) {
+    float amax = 0;
+    for (std::size_t i = 0; i < 16; ++i) amax = std::max(amax, std::abs(weights.elements[g * 16 + i]));
+    scales.elements[g] = amax / 6;
+  }
+  std::vector<std::size_t> order(columns);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  detail::descent_result done;
+  auto const sweeps = [&](std::size_t count) {
+    return [&, count] {
+      for (std::size_t i = 0; i < weights.elements.size(); ++i) {
+        float const scale = scales.elements[i / 16];
+        values.elements[i] = e2m1::decode(e2m1::encode(weights.elements[i] / scale)) * scale;
+      }
+      timed_executor executor{1};
+      fp_environment_guard const guard;
+      detail::square_strips const strips(h.view(), executor);
+      done =
+          detail::run_descent(detail::solver_kernels<nvfp4>().descent, strips.view(),
+                              {weights.view(), order, values.view(), scales.view(), 16, 1.0f, false}, count, executor);
+      return executor.total;
+    };
+  };
+  auto const product = [&] { return seconds([&] { blas.add_product(1.0f, weights.view(), h.view(), work.view()); }); };
+  b.run(what, {{"sgemm", product}, {"1 sweep", sweeps(1)}, {"4 sweeps", sweeps(4)}});
+  std::printf("  of %zu values, %zu changes in %zu sweeps\n", values.elements.size(), done.changes, done.sweeps);
 }
 
 void bench_factor(bench& b, std::size_t n) {
@@ -312,9 +347,10 @@ int main(int argc, char** argv) {
     std::printf("These are not the widest: %s was expected. Ratios flatter us.\n", core.c_str());
   }
   bench b(std::stoi(options["--rounds"]), options["--only"]);
+  if (options["--only"] == "quick") bench_gptq(b, 96, 256);  // whether everything runs
   bench_gptq(b, 4096, 4096);
   bench_gptq(b, 11008, 4096);
-  bench_gptq(b, 96, 256);  // for a quick look that everything runs
+  bench_descent(b, 4096, 4096);
   bench_factor(b, 4096);
   bench_gram(b, 4096, 8192);
   if (!options["--json"].empty()) b.write_json(options["--json"]);
