@@ -35,6 +35,7 @@ has_package() {
     g++-aarch64-linux-gnu) command -v aarch64-linux-gnu-g++ >/dev/null ;;
     qemu-user) command -v qemu-aarch64 >/dev/null ;;
     catch2) has_header catch2/catch.hpp || has_header catch2/catch_test_macros.hpp ;;
+    libeigen3-dev) has_header eigen3/Eigen/Core || has_header Eigen/Core ;;
     nlohmann-json3-dev) has_header nlohmann/json.hpp ;;
     libxtensor-dev) has_header xtensor/xarray.hpp || has_header xtensor/containers/xarray.hpp ;;
   esac

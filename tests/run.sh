@@ -17,7 +17,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source examples/environment.sh
 
-system_packages python3 python3-venv python3-dev g++ catch2 nlohmann-json3-dev libxtensor-dev
+system_packages python3 python3-venv python3-dev g++ catch2 nlohmann-json3-dev libxtensor-dev libeigen3-dev
 [ "${1:-}" = --fuzz ] || python_environment test
 export PATH="$PWD/.venv/bin:$PATH"
 

@@ -118,7 +118,7 @@ def test_includes_follow_the_arrows(root: Path) -> None:
     assert violations(root) == []
     rooms = {path.name for path in (root / "include" / "prismaquant").iterdir() if path.is_dir()}
     assert rooms <= set(ROOMS)
-    assert rooms >= {"core", "formats", "simd", "codec", "solver", "allocator", "io", "adapt"}
+    assert rooms >= {"core", "formats", "simd", "codec", "linalg", "solver", "allocator", "io", "adapt"}
 
 
 HOUSE = "include/prismaquant/"
@@ -134,6 +134,8 @@ HOUSE = "include/prismaquant/"
         ("allocator/hull.hpp", '#include "prismaquant/formats/bf16.hpp"  // why', "allocator may not include formats"),
         ("solver/rtn.hpp", '#include "prismaquant/io/recipe.hpp"', "solver may not include io"),
         ("io/recipe.hpp", '#include "prismaquant/codec/codec.hpp"', "io may not include codec"),
+        ("linalg/backend.hpp", '#include "prismaquant/solver/rtn.hpp"', "linalg may not include solver"),
+        ("prismaquant.hpp", '#include "prismaquant/linalg/eigen_backend.hpp"', "top may not include linalg"),
         ("adapt/xtensor.hpp", '#include "prismaquant/formats/format.hpp"', "adapt may not include formats"),
         ("solver/rtn.hpp", '#include "prismaquant/prismaquant.hpp"', "solver may not include prismaquant.hpp"),
         ("prismaquant.hpp", '#include "prismaquant/io/recipe.hpp"', "top may not include io"),
