@@ -2,6 +2,7 @@
 #include <numeric>
 #include <random>
 
+#include "prismaquant/codec/kernels/traits.hpp"
 #include "prismaquant/core/fp_environment.hpp"
 #include "prismaquant/formats/format_list.hpp"
 #include "prismaquant/solver/kernels/select.hpp"
