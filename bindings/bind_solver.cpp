@@ -19,12 +19,24 @@ namespace py = pybind11;
 
 namespace {
 
+// As `visit_solver`, of those that need the weights alone.
+template <class Visitor>
+void visit_data_free(std::string const& name, Visitor&& visitor) {
+  visit_solver(name, [&]<solver S>(S chosen) {
+    if constexpr (data_free_solver<S>) {
+      visitor(chosen);
+    } else {
+      throw format_error("solver '" + name + "' needs statistics of the inputs");
+    }
+  });
+}
+
 record solve_any(tensor_object const& weight, std::string const& format_name, std::string const& solver_name,
                  std::optional<float> global_scale, std::size_t threads) {
   auto const arg = tensor_arg::borrow(weight, "weight");
   record result;
   visit_format(format_name, [&]<format F>(F) {
-    visit_solver(solver_name, [&]<solver S>(S) {
+    visit_data_free(solver_name, [&]<data_free_solver S>(S) {
       quantized_arrays<F> out(arg.rows, arg.columns, 1.0f);
       solve_report report;
       {
@@ -47,7 +59,7 @@ std::optional<float> shared_global_scale_any(std::vector<tensor_object> const& w
                                              std::string const& solver_name) {
   std::optional<float> result;
   visit_format(format_name, [&]<format F>(F) {
-    visit_solver(solver_name, [&]<solver S>(S) {
+    visit_data_free(solver_name, [&]<data_free_solver S>(S) {
       if constexpr (F::has_global_scale) {
         float amax = 0.0f;
         for (std::size_t i = 0; i < weights.size(); ++i) {
@@ -74,7 +86,9 @@ void bind_solver(py::module_& m) {
       "list_solvers",
       [] {
         std::vector<std::string> names;
-        for_each_solver([&]<solver S>(S) { names.emplace_back(S::name); });
+        for_each_solver([&]<solver S>(S) {
+          if (data_free_solver<S>) names.emplace_back(S::name);
+        });
         return names;
       },
       "Names of all solvers.");

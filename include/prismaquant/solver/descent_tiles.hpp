@@ -41,17 +41,23 @@ struct descent_result {
 };
 
 /// At most `sweeps` sweeps over each tile of rows; one that changes nothing ends them. `m.weights` is the target,
-/// `m.values` is in and out, `m.order` names the columns of `h` and `m.scales` are given.
+/// `m.values` is in and out, `m.order` names the columns of `h`. `m.scales` are given, and in and out where the kernel
+/// refits them (`stores_scales`; the order then keeps groups together).
 template <executor Executor>
 descent_result run_descent(descent_tile_kernel* kernel, packed_square const& h, gptq_rows const& m, std::size_t sweeps,
-                           Executor& executor) {
+                           Executor& executor, bool stores_scales = false) {
   std::size_t const group = keeps_groups(m.order, m.group) ? m.group : 1;
   std::size_t const tiles = (m.weights.rows + tile_rows - 1) / tile_rows;
   std::atomic<std::size_t> longest{0}, changes{0};
   executor.for_ranges(tiles, [&](std::size_t begin, std::size_t end) {
     aligned_floats const deviations(h.columns * tile_rows), values(h.columns * tile_rows);
-    aligned_floats const scales((h.columns + group - 1) / group * tile_rows);
-    tile const t{deviations.data(), values.data(), scales.data(), group, m.global_scale};
+    std::size_t const scale_count = (h.columns + group - 1) / group * tile_rows;
+    aligned_floats const scales(scale_count), zeros(m.zeros.data != nullptr ? scale_count : 0);
+    tile const t{deviations.data(), values.data(),
+                 scales.data(),     group,
+                 m.global_scale,    m.zeros.data != nullptr ? zeros.data() : nullptr};
+    gptq_rows result = m;
+    result.chooses_scales = stores_scales;
     gptq_rows current = m;
     current.weights = m.values;
     for (std::size_t i = begin; i < end; ++i) {
@@ -65,7 +71,7 @@ descent_result run_descent(descent_tile_kernel* kernel, packed_square const& h, 
       for (std::size_t changed = 1; changed != 0 && sweep < sweeps; ++sweep) changes += changed = kernel(h, t);
       for (std::size_t seen = longest; seen < sweep && !longest.compare_exchange_weak(seen, sweep);) {
       }
-      store_tile(m, first, count, t);
+      store_tile(result, first, count, t);
     }
   });
   return {longest, changes};

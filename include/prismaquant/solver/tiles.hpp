@@ -67,7 +67,8 @@ struct gptq_rows {
   matrix_view<float> scales;
   std::size_t group;
   float global_scale;
-  bool chooses_scales;  ///< the order then keeps groups together
+  bool chooses_scales;                  ///< the order then keeps groups together
+  matrix_view<float const> zeros = {};  ///< like `scales`; empty where the format has none
 };
 
 inline void load_tile(gptq_rows const& m, std::size_t first, std::size_t count, std::size_t columns, tile const& t) {
@@ -84,6 +85,13 @@ inline void load_tile(gptq_rows const& m, std::size_t first, std::size_t count, 
   for (std::size_t c = 0; c < n; c += t.group) {
     for (std::size_t r = 0; r < count; ++r) {
       t.scales[c / t.group * tile_rows + r] = m.scales(first + r, m.order[c] / m.group);
+    }
+  }
+  if (t.zeros == nullptr) return;
+  std::fill_n(t.zeros, (columns + t.group - 1) / t.group * tile_rows, 0.0f);
+  for (std::size_t c = 0; c < n; c += t.group) {
+    for (std::size_t r = 0; r < count; ++r) {
+      t.zeros[c / t.group * tile_rows + r] = m.zeros(first + r, m.order[c] / m.group);
     }
   }
 }
@@ -119,8 +127,10 @@ void run_tiles(gptq_tile_kernel* kernel, packed_triangle const& u, gptq_rows con
   std::size_t const tiles = (m.weights.rows + tile_rows - 1) / tile_rows;
   executor.for_ranges(tiles, [&](std::size_t begin, std::size_t end) {
     aligned_floats const weights(u.columns * tile_rows), values(u.columns * tile_rows);
-    aligned_floats const scales((u.columns + group - 1) / group * tile_rows);
-    tile const t{weights.data(), values.data(), scales.data(), group, m.global_scale};
+    std::size_t const scale_count = (u.columns + group - 1) / group * tile_rows;
+    aligned_floats const scales(scale_count), zeros(m.zeros.data != nullptr ? scale_count : 0);
+    tile const t{weights.data(), values.data(),  scales.data(),
+                 group,          m.global_scale, m.zeros.data != nullptr ? zeros.data() : nullptr};
     for (std::size_t i = begin; i < end; ++i) {
       std::size_t const first = i * tile_rows, count = std::min(tile_rows, m.weights.rows - first);
       load_tile(m, first, count, u.columns, t);

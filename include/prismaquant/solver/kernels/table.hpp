@@ -10,9 +10,11 @@
 namespace prismaquant {
 
 struct format_solver_kernels {
-  gptq_tile_kernel* gptq = nullptr;        ///< with given scales
-  gptq_tile_kernel* gptq_sweep = nullptr;  ///< with scales chosen as their group is reached
-  descent_tile_kernel* descent = nullptr;  ///< with given scales
+  gptq_tile_kernel* gptq = nullptr;              ///< with given scales
+  gptq_tile_kernel* gptq_sweep = nullptr;        ///< with scales chosen as their group is reached
+  descent_tile_kernel* descent = nullptr;        ///< with given scales
+  descent_tile_kernel* descent_refit = nullptr;  ///< the same, and the scale of each group after its columns
+  panel_kernel* panel = nullptr;                 ///< rows that depend on each other, with given scales
 };
 
 /// Kernels of one instruction set, formats in the order of the format list.

@@ -4,6 +4,8 @@
 
 #include "prismaquant/codec/kernels/traits.hpp"
 #include "prismaquant/solver/kernels/descent.hpp"
+#include "prismaquant/solver/kernels/panel.hpp"
+#include "prismaquant/solver/kernels/refit.hpp"
 #include "prismaquant/solver/kernels/table.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
@@ -16,6 +18,8 @@ constexpr format_solver_kernels solver_kernels_of() {
   if constexpr (has_scales<F> && !has_zero_points<F>) {
     k.gptq = &gptq_with_scales<typename F::element>;
     k.descent = &descend<typename F::element>;
+    k.panel = &descend_panel<typename F::element>;
+    if constexpr (detail::in_groups<F>) k.descent_refit = &descend_and_refit<F>;
   }
   if constexpr (detail::in_groups<F>) {
     if constexpr (requires { sizeof(scale_window<typename F::scale>); }) k.gptq_sweep = &gptq_with_sweep<F>;

@@ -1,0 +1,123 @@
+/// @file
+/// What a chain of solvers is measured by.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+#include "prismaquant/solver/damping.hpp"
+#include "prismaquant/solver/output_gram.hpp"
+#include "prismaquant/solver/products.hpp"
+
+namespace prismaquant::detail {
+
+/// The objective of a chain, per unit of rows that are accepted together: tr(D' G D H) of each block of G; without G
+/// d H d' of each row; without H its squared error, weighted by importance where there is one. D = values - target.
+class objective {
+ public:
+  /// `g` without blocks, `h` without columns: there is none.
+  objective(damped_gram const& h, output_blocks const& g, matrix_view<float const> importance)
+      : h_(h), g_(g), importance_(importance) {}
+
+  bool is_separate() const noexcept { return g_.count() == 0; }  ///< rows are, each a unit
+  std::size_t unit_rows() const noexcept { return g_.count() != 0 ? g_.block() : 1; }
+
+  /// One number per unit. Products with H and G are those of `linalg`, everything else is in float64.
+  template <linalg_backend Linalg, executor Executor>
+  std::vector<double> measure(working_state const& state, Linalg const& linalg, Executor& executor) const {
+    std::size_t const rows = state.target.rows(), piece = g_.count() != 0 ? g_.block() : std::size_t{128};
+    std::vector<double> result((rows + unit_rows() - 1) / unit_rows());
+    auto const body = [&](std::size_t i, auto& inner) {
+      std::size_t const first = i * piece, count = std::min(piece, rows - first);
+      if (g_.count() != 0) {
+        result[i] = coupled(i, state, first, count, linalg, inner);
+      } else {
+        separate(state, first, count, result.data() + first, linalg, inner);
+      }
+    };
+    std::size_t const pieces = (rows + piece - 1) / piece;
+    if (pieces == 1) {
+      body(0, executor);
+    } else {
+      executor.for_ranges(pieces, [&](std::size_t begin, std::size_t end) {
+        serial_executor const alone;
+        for (std::size_t i = begin; i < end; ++i) body(i, alone);
+      });
+    }
+    return result;
+  }
+
+  /// By how much row `r` of `state` is better than `before` (its values then; the target is the same): exact but for
+  /// float64 rounding, in time for the columns that changed. Of separate rows only.
+  double gain(working_state const& state, std::size_t r, float const* before) const {
+    float const *const values = state.values.row(r), *const target = state.target.row(r);
+    std::size_t const n = state.target.columns();
+    double difference = 0.0;  // sum of (d' - d) H (d' + d)
+    for (std::size_t i = 0; i < n; ++i) {
+      if (values[i] == before[i]) continue;
+      double slope = 0.0;
+      auto const add = [&](std::size_t j, double weight) {
+        slope += weight * (double{values[j]} + double{before[j]} - 2.0 * double{target[j]});
+      };
+      if (h_.view().columns == 0) {
+        add(i, weight_of(r, i));
+      } else {
+        for (std::size_t j = 0; j < n; ++j) add(j, double{h_.view()(i, j)});
+      }
+      difference += (double{values[i]} - double{before[i]}) * slope;
+    }
+    return -difference;
+  }
+
+ private:
+  double weight_of(std::size_t r, std::size_t c) const {
+    return importance_.data != nullptr ? double{importance_(r, c)} : 1.0;
+  }
+
+  static dense_matrix deviations(working_state const& state, std::size_t first, std::size_t count) {
+    dense_matrix d(count, state.target.columns());
+    for (std::size_t r = 0; r < count; ++r) {
+      for (std::size_t c = 0; c < d.columns(); ++c) {
+        d.row(r)[c] = state.values.row(first + r)[c] - state.target.row(first + r)[c];
+      }
+    }
+    return d;
+  }
+
+  template <class Linalg, class Executor>
+  void separate(working_state const& state, std::size_t first, std::size_t count, double* out, Linalg const& linalg,
+                Executor& executor) const {
+    dense_matrix const d = deviations(state, first, count);
+    bool const plain = h_.view().columns == 0;
+    dense_matrix slopes(plain ? 0 : count, d.columns());
+    if (!plain) add_product(1.0f, d.view(), h_.view(), slopes.view(), linalg, executor);
+    for (std::size_t r = 0; r < count; ++r) {
+      out[r] = 0.0;
+      for (std::size_t c = 0; c < d.columns(); ++c) {
+        double const x = double{d.row(r)[c]};
+        out[r] += plain ? weight_of(first + r, c) * x * x : x * double{slopes.row(r)[c]};
+      }
+    }
+  }
+
+  template <class Linalg, class Executor>
+  double coupled(std::size_t block, working_state const& state, std::size_t first, std::size_t count,
+                 Linalg const& linalg, Executor& executor) const {
+    dense_matrix const d = deviations(state, first, count);
+    dense_matrix slopes(count, d.columns()), mixed(count, d.columns());
+    add_product(1.0f, d.view(), h_.view(), slopes.view(), linalg, executor);
+    add_product(1.0f, g_.part(block), d.view(), mixed.view(), linalg, executor);
+    double sum = 0.0;
+    for (std::size_t r = 0; r < count; ++r) {
+      for (std::size_t c = 0; c < d.columns(); ++c) sum += double{slopes.row(r)[c]} * double{mixed.row(r)[c]};
+    }
+    return sum;
+  }
+
+  damped_gram const& h_;
+  output_blocks const& g_;
+  matrix_view<float const> importance_;
+};
+
+}  // namespace prismaquant::detail
