@@ -41,6 +41,7 @@ SYSTEM = {
     "immintrin.h": "simd/lanes.hpp",
     "emmintrin.h": "simd/lanes.hpp",
     "arm_neon.h": "simd/lanes.hpp",
+    "unistd.h": "solver/memory.hpp",  # how much memory there is has no standard header
 }
 
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[ \t]*(.*)$", re.MULTILINE)
