@@ -1,0 +1,87 @@
+"""A small causal model as a whole, with its decoder Linears grouped by the input that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+__all__ = ["Network", "plant_outliers"]
+
+
+@dataclass
+class Network:
+    """``groups[layer]``: names of Linears that get the same input, in the order of their calls."""
+
+    model: nn.Module
+    layers: nn.ModuleList
+    groups: list[list[list[str]]]
+
+    @classmethod
+    def load(cls, folder: Path) -> Network:
+        """The model in ``folder``, in float32."""
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        return cls.of(model)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Network:
+        """``model`` with its Linears found by one run."""
+        layers = model.model.layers
+        groups = []
+        for index, layer in enumerate(layers):
+            seen: dict[int, list[str]] = {}
+            kept = []  # inputs must live, or another tensor may get their address
+
+            def enter(name: str, seen: dict[int, list[str]] = seen, kept: list[torch.Tensor] = kept):
+                def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                    kept.append(args[0])
+                    seen.setdefault(id(args[0]), []).append(name)
+
+                return hook
+
+            prefix = f"model.layers.{index}."
+            linears = {prefix + n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
+            handles = [m.register_forward_pre_hook(enter(n)) for n, m in linears.items()]
+            with torch.no_grad():
+                model(torch.zeros(1, 8, dtype=torch.long))
+            for handle in handles:
+                handle.remove()
+            groups.append(list(seen.values()))
+        return cls(model, layers, groups)
+
+    def weight(self, name: str) -> torch.Tensor:
+        """The weight ``[rows, columns]`` of the Linear called ``name``; may be written to."""
+        return self.model.get_submodule(name).weight.data
+
+    def names(self) -> list[str]:
+        """All Linears."""
+        return [name for layer in self.groups for group in layer for name in group]
+
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """float32 ``[windows, seq_len, vocabulary]``."""
+        return self.model(ids, use_cache=False).logits
+
+
+def plant_outliers(network: Network, channels: int = 2, factor: float = 16.0, seed: int = 0) -> None:
+    """Multiplies ``channels`` of every norm in front of Linears by ``factor``, and divides their columns by it.
+
+    The function stays the same; the inputs get outlier channels as large models have them.
+    """
+    draw = np.random.default_rng(seed)
+    for index, layer in enumerate(network.layers):
+        for norm, group in (
+            (layer.input_layernorm, _having(network.groups[index], "q_proj")),
+            (layer.post_attention_layernorm, _having(network.groups[index], "gate_proj")),
+        ):
+            chosen = torch.from_numpy(draw.choice(norm.weight.numel(), channels, replace=False))
+            norm.weight.data[chosen] *= factor
+            for name in group:
+                network.weight(name)[:, chosen] /= factor
+
+
+def _having(groups: list[list[str]], suffix: str) -> list[str]:
+    return next(group for group in groups if any(name.endswith(suffix) for name in group))

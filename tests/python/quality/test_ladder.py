@@ -1,0 +1,116 @@
+"""The parts of the quality benchmark against plain definitions, on the bundled model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def tools(root: Path) -> Any:
+    """The modules of the benchmark, which are scripts and not a package."""
+    folder = str(root / "benchmarks" / "quality")
+    sys.path.insert(0, folder)
+    try:
+        import capture
+        import divergence
+        import network
+    finally:
+        sys.path.remove(folder)
+    return type("Tools", (), {"capture": capture, "divergence": divergence, "network": network})
+
+
+@pytest.fixture
+def network(tools: Any, tiny_llama: Path) -> Any:
+    return tools.network.Network.load(tiny_llama)
+
+
+@pytest.fixture(scope="module")
+def ids() -> Any:
+    return torch.from_numpy(np.random.default_rng(5).integers(0, 4096, (10, 16)))
+
+
+def test_linears_are_grouped_by_their_input(network: Any) -> None:
+    ends = [[name.rsplit(".", 1)[1] for name in group] for group in network.groups[0]]
+    assert ends == [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
+    assert len(network.names()) == 42
+
+
+def test_grams_are_sums_over_all_tokens(tools: Any, network: Any, ids: Any) -> None:
+    statistics = tools.capture.capture(network, ids, seed=0)
+    assert statistics.tokens == 160
+    hidden = network.model.model.embed_tokens(ids)
+    inputs = network.layers[0].input_layernorm(hidden).flatten(0, 1).detach().double()
+    for name in network.groups[0][0]:
+        torch.testing.assert_close(statistics.gram[name].double(), inputs.T @ inputs, rtol=1e-4, atol=1e-4)
+
+
+def test_output_grams_predict_the_divergence_of_a_small_step(tools: Any, network: Any, ids: Any) -> None:
+    """With y + u for every token at the last layer's output projection, KL per token is u' G u / 2 tokens."""
+    statistics = tools.capture.capture(network, ids.repeat(4, 1), seed=0)
+    evaluation = tools.divergence.Evaluation(network, ids)
+    name = network.groups[-1][-1][0]
+    gram = statistics.output_gram[name].double()
+    values, vectors = torch.linalg.eigh(gram)
+    step = 0.02 * vectors[:, -1]
+    module = network.model.get_submodule(name)
+    handle = module.register_forward_hook(lambda _, __, output: output + step.float())
+    measured = evaluation.kl({}).mean()
+    handle.remove()
+    predicted = float(0.5 * 0.02**2 * values[-1] / statistics.tokens)
+    assert measured == pytest.approx(predicted, rel=0.3)  # 640 sampled residuals
+
+
+def test_a_walk_sees_the_source_where_nothing_was_changed(tools: Any, network: Any, ids: Any) -> None:
+    statistics = tools.capture.capture(network, ids, seed=0)
+    seen: dict[str, Any] = {}
+
+    def solve(names: list[str], grams: Any) -> dict[str, Any]:
+        seen[names[0]] = grams
+        return {name: network.weight(name).clone() for name in names}
+
+    tools.capture.walk_shifted(network, ids, solve)
+    for name, grams in seen.items():
+        torch.testing.assert_close(grams.gram, statistics.gram[name], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(grams.cross_gram, grams.gram, rtol=1e-3, atol=1e-3)
+
+
+def test_a_walk_sees_what_was_changed_before(tools: Any, network: Any, ids: Any) -> None:
+    """Zeroed values of the first attention: its output projection then gets zeros, the source's inputs stay."""
+    seen: dict[str, Any] = {}
+
+    def solve(names: list[str], grams: Any) -> dict[str, Any]:
+        seen[names[0]] = grams
+        return {name: network.weight(name) * (0 if name.endswith("v_proj") else 1) for name in names}
+
+    tools.capture.walk_shifted(network, ids, solve)
+    first = network.groups[0]
+    assert not seen[first[1][0]].gram.any()
+    assert not torch.equal(seen[first[2][0]].gram, seen[first[2][0]].cross_gram)
+
+
+def test_planted_outliers_keep_the_function(tools: Any, network: Any, ids: Any) -> None:
+    evaluation = tools.divergence.Evaluation(network, ids)
+    before = network.weight(network.names()[0]).clone()
+    tools.network.plant_outliers(network)
+    assert not torch.equal(network.weight(network.names()[0]), before)
+    assert evaluation.kl({}).max() < 1e-9
+
+
+def test_weights_are_put_back(tools: Any, network: Any, ids: Any) -> None:
+    evaluation = tools.divergence.Evaluation(network, ids)
+    name = network.names()[0]
+    assert evaluation.kl({name: network.weight(name) * 1.1}).min() > 0
+    assert evaluation.kl({}).max() == 0
+
+
+def test_a_ratio_is_paired(tools: Any) -> None:
+    windows = np.random.default_rng(1).lognormal(size=40)
+    assert tools.divergence.ratio_interval(0.5 * windows, windows) == pytest.approx((0.5, 0.5, 0.5))
