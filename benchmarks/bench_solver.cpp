@@ -12,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <random>
 
@@ -19,8 +20,7 @@
 #include "prismaquant/core/fp_environment.hpp"
 #include "prismaquant/formats/nvfp4.hpp"
 #include "prismaquant/linalg/eigen_backend.hpp"
-#include "prismaquant/solver/descent_tiles.hpp"
-#include "prismaquant/solver/kernels/select.hpp"
+#include "prismaquant/solver/chain.hpp"
 
 using namespace prismaquant;
 
@@ -241,39 +241,45 @@ void bench_gptq(bench& b, std::size_t rows, std::size_t columns) {
                {"chosen scales, 2 cores", ours(true, 2), sense::at_least, 1.8, true}});
 }
 
-// Sweeps of coordinate descent from round to nearest, beside one product of rows * columns^2 multiply-adds.
-void bench_descent(bench& b, std::size_t rows, std::size_t columns) {
-  std::string const what = "descent " + std::to_string(rows) + " x " + std::to_string(columns);
-  if (!b.wanted(what)) return;
-  matrix h = gram(columns, columns + columns / 4);
-  matrix weights(rows, columns, 0.02f, 3), values(rows, columns, 0.0f, 4), work(rows, columns, 0.0f, 5);
-  matrix scales(rows, columns / 16, 0.0f, 6);
-  for (std::size_t g = 0; g < scales.elements.size(); ++g) {
-    float amax = 0;
-    for (std::size_t i = 0; i < 16; ++i) amax = std::max(amax, std::abs(weights.elements[g * 16 + i]));
-    scales.elements[g] = amax / 6;
+// A backend that remembers the time of its factorisations.
+struct timed_factor : lapack_backend {
+  explicit timed_factor(lapack_backend const& inner) : lapack_backend(inner) {}
+  bool factor_inverse(matrix_view<float> h) const {
+    bool done = false;
+    *spent += seconds([&] { done = lapack_backend::factor_inverse(h); });
+    return done;
   }
-  std::vector<std::size_t> order(columns);
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  detail::descent_result done;
-  auto const sweeps = [&](std::size_t count) {
-    return [&, count] {
-      for (std::size_t i = 0; i < weights.elements.size(); ++i) {
-        float const scale = scales.elements[i / 16];
-        values.elements[i] = e2m1::decode(e2m1::encode(weights.elements[i] / scale)) * scale;
-      }
-      timed_executor executor{1};
-      fp_environment_guard const guard;
-      detail::square_strips const strips(h.view(), executor);
-      done =
-          detail::run_descent(detail::solver_kernels<nvfp4>().descent, strips.view(),
-                              {weights.view(), order, values.view(), scales.view(), 16, 1.0f, false}, count, executor);
-      return executor.total;
+  std::shared_ptr<double> spent = std::make_shared<double>(0.0);
+};
+
+// Whole chains without their factorisations, beside one product of rows * columns^2 multiply-adds.
+void bench_presets(bench& b, std::size_t rows, std::size_t columns) {
+  std::string const what =
+      (rows < 100 ? "quick preset " : "preset ") + std::to_string(rows) + " x " + std::to_string(columns);
+  if (!b.wanted(what)) return;
+  std::size_t const tokens = columns * 4;
+  matrix h = gram(columns, tokens), g = gram(rows, tokens);
+  matrix weights(rows, columns, 0.02f, 3), work(rows, columns, 0.0f, 5);
+  solve_report report;
+  auto const chain = [&](std::string preset) {
+    return [&, preset] {
+      timed_factor const linalg{blas};
+      double const all = seconds([&] {
+        solve_context const context{.gram = h.view(), .tokens = tokens, .output_gram = g.view()};
+        report = solve<nvfp4>(matrix_view<float const>(weights.view()), context, preset, linalg).report;
+      });
+      return all - *linalg.spent;
     };
   };
   auto const product = [&] { return seconds([&] { blas.add_product(1.0f, weights.view(), h.view(), work.view()); }); };
-  b.run(what, {{"sgemm", product}, {"1 sweep", sweeps(1)}, {"4 sweeps", sweeps(4)}});
-  std::printf("  of %zu values, %zu changes in %zu sweeps\n", values.elements.size(), done.changes, done.sweeps);
+  for (auto const& [preset, goal] : {std::pair{"fast", 8.0}, std::pair{"best", 25.0}}) {
+    b.run(what, {{"sgemm", product}, {preset, chain(preset), sense::at_most, goal}});
+    for (auto const& stage : report.stages) {
+      double const share = static_cast<double>(stage.changed) / static_cast<double>(weights.elements.size());
+      std::printf("  %-20s %6.2f s, %zu passes, %.1f %% of the values changed\n", std::string(stage.name).c_str(),
+                  stage.seconds, stage.passes, 100 * share);
+    }
+  }
 }
 
 void bench_factor(bench& b, std::size_t n) {
@@ -347,10 +353,13 @@ int main(int argc, char** argv) {
     std::printf("These are not the widest: %s was expected. Ratios flatter us.\n", core.c_str());
   }
   bench b(std::stoi(options["--rounds"]), options["--only"]);
-  if (options["--only"] == "quick") bench_gptq(b, 96, 256);  // whether everything runs
+  if (options["--only"] == "quick") {  // whether everything runs
+    bench_gptq(b, 96, 256);
+    bench_presets(b, 96, 256);
+  }
   bench_gptq(b, 4096, 4096);
   bench_gptq(b, 11008, 4096);
-  bench_descent(b, 4096, 4096);
+  bench_presets(b, 4096, 4096);
   bench_factor(b, 4096);
   bench_gram(b, 4096, 8192);
   if (!options["--json"].empty()) b.write_json(options["--json"]);

@@ -1,9 +1,9 @@
-"""The quality ladder: KL of one format everywhere, weights only, for every preset of the solver.
+"""The quality ladder: KL of one format everywhere, weights only, for every rung from round-to-nearest to `best`.
 
-    python benchmarks/quality/ladder.py MODEL --evaluation TEXT [--format nvfp4] [--outliers]
+    python benchmarks/quality/ladder.py MODEL --calibration TEXT --evaluation TEXT [--format nvfp4] [--outliers]
 
-Every preset is stated as a ratio to round-to-nearest in the same run, with a paired bootstrap interval over windows of
-text.
+Every rung is stated as a ratio to its format's reference in the same run (NVFP4: GPTQ with static MSE scales in
+activation order), with a paired bootstrap interval over windows of text; values are means over calibration seeds.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from capture import Grams, Statistics, capture, walk_shifted
 from divergence import Evaluation, ratio_interval
 from network import Network, plant_outliers
+from rungs import LADDERS, Rung
 
 import prismaquant as pq
 from prismaquant.streaming.tokens import read_tokens
@@ -26,58 +29,112 @@ def main() -> None:
     """Measures, prints and writes what the command line asks for."""
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
+    model = pq.open(options.model)
     network = Network.load(options.model)
     if options.outliers:
         plant_outliers(network)
-    text = read_tokens(options.evaluation, pq.open(options.model), samples=options.windows, seq_len=options.seq_len)
-    evaluation = Evaluation(network, torch.from_numpy(text.ids))
-    rows: list[dict[str, object]] = []
-    reference = None
-    for preset in pq.list_presets():
-        start = time.perf_counter()
-        weights = quantize(network, options.format, preset, options.threads)
-        seconds = time.perf_counter() - start
-        kl = evaluation.kl(weights)
-        reference = kl if reference is None else reference  # the first preset is the cheapest: round to nearest
-        ratio, low, high = ratio_interval(kl, reference)
-        rows.append(
-            {"preset": preset, "kl": float(kl.mean()), "ratio": ratio, "interval": [low, high], "seconds": seconds}
-        )
+    length = options.seq_len
+    text = read_tokens(options.evaluation, model, samples=options.windows, seq_len=length).ids
+    evaluation = Evaluation(network, torch.from_numpy(text))
+    rungs = [rung for rung in LADDERS[options.format] if not options.only or rung.name in options.only]
+    kl: dict[str, list[np.ndarray]] = {rung.name: [] for rung in rungs}
+    seconds: dict[str, list[float]] = {rung.name: [] for rung in rungs}
+    for seed in options.seeds:
+        read = read_tokens(options.calibration, model, samples=options.samples, seq_len=length, seed=seed)
+        ids = torch.from_numpy(read.ids)
+        statistics = capture(network, ids, seed)
+        for rung in rungs:
+            start = time.perf_counter()
+            weights = quantize(network, ids, statistics, options.format, rung, options.threads)
+            seconds[rung.name].append(time.perf_counter() - start)
+            kl[rung.name].append(evaluation.kl(weights))
+            value = kl[rung.name][-1].mean() * 1e3
+            print(f"seed {seed}  {rung.name:44} {value:8.4f}  {seconds[rung.name][-1]:6.1f} s", flush=True)
+    rows = table(rungs, kl, seconds)
     print(to_text(rows))
-    asked = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    document = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"options": asked, "presets": rows}, indent=1) + "\n")
+    options.out.write_text(json.dumps({"options": document, "rungs": rows}, indent=1) + "\n")
 
 
-def quantize(network: Network, format: str, preset: str, threads: int) -> dict[str, torch.Tensor]:
-    """Decoded weights of all Linears; those that share an input share a global scale."""
-    decoded = {}
-    for group in (group for layer in network.groups for group in layer):
-        scale = pq.shared_global_scale([network.weight(name) for name in group], format, preset=preset)
-        for name in group:
-            solution = pq.solve(network.weight(name), format, preset=preset, global_scale=scale, threads=threads)
+def quantize(
+    network: Network, ids: torch.Tensor, statistics: Statistics, format: str, rung: Rung, threads: int
+) -> dict[str, torch.Tensor]:
+    """Decoded weights of all Linears by one rung."""
+
+    def solve(group: list[str], grams: Grams | None = None) -> dict[str, torch.Tensor]:
+        weights = {name: network.weight(name) for name in group}
+        scale = pq.shared_global_scale(list(weights.values()), format, preset=rung.stages)
+        decoded = {}
+        for name, weight in weights.items():
+            given = {}
+            if rung.uses_gram:
+                given = {"gram": statistics.gram[name] if grams is None else grams.gram, "tokens": statistics.tokens}
+            if rung.uses_output_gram:
+                given |= {"output_gram": statistics.output_gram[name], "output_tokens": statistics.tokens}
+            if grams is not None:
+                given |= {"cross_gram": grams.cross_gram}
+            solution = pq.solve(weight, format, preset=rung.stages, global_scale=scale, threads=threads, **given)
             decoded[name] = torch.from_numpy(pq.get_codec(format).decode(solution.quantized, dtype="float32"))
-    return decoded
+        return decoded
+
+    if rung.is_shifted:
+        return walk_shifted(network, ids, solve)
+    groups = [group for layer in network.groups for group in layer]
+    return {name: weight for group in groups for name, weight in solve(group).items()}
+
+
+def table(
+    rungs: Sequence[Rung], kl: dict[str, list[np.ndarray]], seconds: dict[str, list[float]]
+) -> list[dict[str, object]]:
+    """One row per rung."""
+    means = {name: np.mean(values, axis=0) for name, values in kl.items()}
+    reference = next((rung.name for rung in rungs if rung.is_reference), rungs[0].name)
+    rows = []
+    for rung in rungs:
+        ratio, low, high = ratio_interval(means[rung.name], means[reference])
+        rows.append(
+            {
+                "rung": rung.name,
+                "kl": float(means[rung.name].mean()),
+                "kl_of_seeds": [float(values.mean()) for values in kl[rung.name]],
+                "ratio": ratio,
+                "interval": [low, high],
+                "goal": rung.goal,
+                "seconds": float(np.median(seconds[rung.name])),
+            }
+        )
+    return rows
 
 
 def to_text(rows: Sequence[dict]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| preset | KL x 1000 | ratio | seconds |", "|---|---|---|---|"]
+    lines = ["| rung | KL x 1000 | ratio | goal | | seconds |", "|---|---|---|---|---|---|"]
     for row in rows:
         low, high = row["interval"]
-        interval = f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}]"
-        lines.append(f"| {row['preset']} | {row['kl'] * 1e3:.3f} | {interval} | {row['seconds']:.1f} |")
+        goal, verdict = row["goal"], ""
+        if goal is not None:
+            verdict = "met" if row["ratio"] <= goal else "missed"
+        shown = "" if goal is None else f"{goal:.3f}"
+        lines.append(
+            f"| {row['rung']} | {row['kl'] * 1e3:.3f} | {row['ratio']:.3f} [{low:.3f}, {high:.3f}] | {shown} | {verdict} "
+            f"| {row['seconds']:.1f} |"
+        )
     return "\n".join(lines)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="folder of a small model")
+    parser.add_argument("--calibration", type=Path, required=True, help=".txt, .jsonl or .npy")
     parser.add_argument("--evaluation", type=Path, required=True, help=".txt, .jsonl or .npy")
-    parser.add_argument("--format", choices=pq.list_formats(), default="nvfp4")
+    parser.add_argument("--format", choices=sorted(LADDERS), default="nvfp4")
     parser.add_argument("--outliers", action="store_true", help="plant outlier channels first")
+    parser.add_argument("--only", action="append", help="name of a rung; may be repeated")
+    parser.add_argument("--samples", type=int, default=128, help="calibration windows")
     parser.add_argument("--windows", type=int, default=64, help="evaluation windows")
     parser.add_argument("--seq-len", type=int, default=256)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks/ladder.json"))
     return parser

@@ -55,7 +55,7 @@ struct chain_run {
     run_gptq(s, in_loop, known.h, state, kernels, report, linalg, executor);
   }
   void operator()(coordinate_descent const& s, stage_report& report) {
-    run_coordinate_descent(s, known.h, state, kernels, report, executor);
+    run_coordinate_descent(s, known.h, state, kernels, report, linalg, executor);
   }
   void operator()(two_sided const& s, stage_report& report) {
     if (known.g.count() != 0 && known.g.block() == known.block_of(s)) {
@@ -102,6 +102,7 @@ inline std::size_t keep_better(incoming const& old, objective const& measure, wo
       if (state.zeros.rows() != 0) std::copy_n(old.zeros.row(r), state.zeros.columns(), state.zeros.row(r));
     }
   }
+  if (kept != 0) state.forget_slopes();
   return kept;
 }
 
@@ -130,8 +131,10 @@ void run_measured(statistics& known, working_state& state, incoming& old, stage_
   if (!first) {
     if (known.h.damping() != damping) {  // another yardstick
       old.swap(state);
+      state.forget_slopes();
       old.objectives = measure.measure(state, linalg, executor);
       old.swap(state);
+      state.forget_slopes();
     }
     report.before = sum_of(old.objectives);
     report.rows_kept = keep_better(old, measure, state, after);

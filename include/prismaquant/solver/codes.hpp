@@ -62,6 +62,7 @@ void round_target(working_state& state, matrix_view<float const> importance, Exe
     }
   }
   state.has_values = true;
+  state.forget_slopes();
 }
 
 /// Codes and scales of the values, which lie on the grid.

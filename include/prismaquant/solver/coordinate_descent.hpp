@@ -4,11 +4,9 @@
 
 #include <string_view>
 
-#include "prismaquant/solver/column_order.hpp"
-#include "prismaquant/solver/damping.hpp"
-#include "prismaquant/solver/descent_tiles.hpp"
-#include "prismaquant/solver/kernels/table.hpp"
+#include "prismaquant/solver/slopes.hpp"
 #include "prismaquant/solver/solution.hpp"
+#include "prismaquant/solver/strip_descent.hpp"
 
 namespace prismaquant {
 
@@ -24,18 +22,35 @@ struct coordinate_descent {
 namespace detail {
 
 /// Improves `state.values`.
-template <executor Executor>
+template <linalg_backend Linalg, executor Executor>
 void run_coordinate_descent(coordinate_descent const& options, damped_gram const& h, working_state& state,
-                            format_solver_kernels const& kernels, stage_report& report, Executor& executor) {
-  square_strips const strips(h.view(), executor);
-  auto const order = ordered_columns(column_order::natural, h.view(), state.group);
-  gptq_rows const rows{state.target.view(), order, state.values.view(), state.scales.view(), state.group,
-                       state.global_scale,  false, state.zeros.view()};
+                            format_solver_kernels const& kernels, stage_report& report, Linalg const& linalg,
+                            Executor& executor) {
+  update_slopes(state, h, linalg, executor);
   bool const refit = options.refit_scales && kernels.descent_refit != nullptr;
-  auto const done = run_descent(refit ? kernels.descent_refit : kernels.descent, strips.view(), rows, options.sweeps,
-                                executor, refit);
-  report.passes = done.sweeps;
-  report.changed = done.changes;
+  std::size_t const rows = state.values.rows(), columns = state.values.columns();
+  constexpr std::size_t together = 128;  // rows, for which each strip of H is read once
+  std::size_t const blocks = (rows + together - 1) / together;
+  std::vector<std::size_t> passes(blocks), changes(blocks);
+  executor.for_ranges(blocks, [&](std::size_t begin, std::size_t end) {
+    strip_descent strip(together);
+    serial_executor const alone;
+    for (std::size_t b = begin; b < end; ++b) {
+      descent_rows const block{b * together, std::min(together, rows - b * together)};
+      for (std::size_t changed = 1; changed != 0 && passes[b] < options.sweeps; ++passes[b]) {
+        changed = 0;
+        for (std::size_t column = 0; column < columns; column += strip_columns) {
+          changed += strip.run(column, block, 1, h.view(), state, refit ? kernels.descent_refit : kernels.descent,
+                               kernels.spread, linalg, alone);
+        }
+        changes[b] += changed;
+      }
+    }
+  });
+  for (std::size_t b = 0; b < blocks; ++b) {
+    report.passes = std::max(report.passes, passes[b]);
+    report.changed += changes[b];
+  }
 }
 
 }  // namespace detail

@@ -50,6 +50,7 @@ inline bool chooses_in_loop(gptq const& options, format_solver_kernels const& ke
 template <linalg_backend Linalg, executor Executor>
 void run_gptq(gptq const& options, bool in_loop, damped_gram& h, working_state& state,
               format_solver_kernels const& kernels, stage_report& report, Linalg const& linalg, Executor& executor) {
+  state.forget_slopes();
   column_order kind = options.order;
   if (kind == column_order::automatic) kind = in_loop ? column_order::group_activation : column_order::activation;
   auto const order = ordered_columns(kind, h.view(), state.group);

@@ -32,15 +32,13 @@ inline double peak_memory(std::size_t rows, std::size_t columns, std::span<stage
   double gram = 0, most = 0;
   for (auto const& s : stages) {
     if (needs_of(s).gram) gram = cc;
-    double const extra = std::holds_alternative<gptq>(s)                 ? 1.5 * cc  // U, then its strips
-                         : std::holds_alternative<coordinate_descent>(s) ? cc
-                         : std::holds_alternative<shift>(s)              ? 2 * cc + 2 * rc
-                         : std::holds_alternative<two_sided>(s)          ? rc
-                                                                         : 0.0;
+    double const extra = std::holds_alternative<gptq>(s)    ? 1.5 * cc  // U, then its strips
+                         : std::holds_alternative<shift>(s) ? 2 * cc + 2 * rc
+                                                            : 0.0;
     most = std::max(most, extra);
   }
   double const g = coupled ? static_cast<double>(rows) * static_cast<double>(rows) : 0.0;
-  return sizeof(float) * (state + gram + g + std::max(most, coupled ? 3 * rc : 0.0));
+  return sizeof(float) * (state + gram + g + std::max(most, gram != 0 ? rc : 0.0));  // rc: slopes
 }
 
 inline std::string gigabytes(double bytes) {

@@ -6,9 +6,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "prismaquant/solver/damping.hpp"
 #include "prismaquant/solver/output_gram.hpp"
-#include "prismaquant/solver/products.hpp"
+#include "prismaquant/solver/slopes.hpp"
 
 namespace prismaquant::detail {
 
@@ -23,28 +22,22 @@ class objective {
   bool is_separate() const noexcept { return g_.count() == 0; }  ///< rows are, each a unit
   std::size_t unit_rows() const noexcept { return g_.count() != 0 ? g_.block() : 1; }
 
-  /// One number per unit. Products with H and G are those of `linalg`, everything else is in float64.
+  /// One number per unit, summed in float64 over products in float32.
   template <linalg_backend Linalg, executor Executor>
-  std::vector<double> measure(working_state const& state, Linalg const& linalg, Executor& executor) const {
-    std::size_t const rows = state.target.rows(), piece = g_.count() != 0 ? g_.block() : std::size_t{128};
+  std::vector<double> measure(working_state& state, Linalg const& linalg, Executor& executor) const {
+    if (h_.view().columns != 0) update_slopes(state, h_, linalg, executor);
+    std::size_t const rows = state.target.rows();
     std::vector<double> result((rows + unit_rows() - 1) / unit_rows());
-    auto const body = [&](std::size_t i, auto& inner) {
-      std::size_t const first = i * piece, count = std::min(piece, rows - first);
-      if (g_.count() != 0) {
-        result[i] = coupled(i, state, first, count, linalg, inner);
-      } else {
-        separate(state, first, count, result.data() + first, linalg, inner);
-      }
-    };
-    std::size_t const pieces = (rows + piece - 1) / piece;
-    if (pieces == 1) {
-      body(0, executor);
-    } else {
-      executor.for_ranges(pieces, [&](std::size_t begin, std::size_t end) {
-        serial_executor const alone;
-        for (std::size_t i = begin; i < end; ++i) body(i, alone);
-      });
+    if (result.size() == 1 && !is_separate()) {
+      result[0] = coupled(0, state, linalg, executor);
+      return result;
     }
+    executor.for_ranges(result.size(), [&](std::size_t begin, std::size_t end) {
+      serial_executor const alone;
+      for (std::size_t u = begin; u < end; ++u) {
+        result[u] = is_separate() ? separate(state, u) : coupled(u, state, linalg, alone);
+      }
+    });
     return result;
   }
 
@@ -75,42 +68,36 @@ class objective {
     return importance_.data != nullptr ? double{importance_(r, c)} : 1.0;
   }
 
-  static dense_matrix deviations(working_state const& state, std::size_t first, std::size_t count) {
-    dense_matrix d(count, state.target.columns());
-    for (std::size_t r = 0; r < count; ++r) {
-      for (std::size_t c = 0; c < d.columns(); ++c) {
-        d.row(r)[c] = state.values.row(first + r)[c] - state.target.row(first + r)[c];
-      }
-    }
-    return d;
-  }
-
-  template <class Linalg, class Executor>
-  void separate(working_state const& state, std::size_t first, std::size_t count, double* out, Linalg const& linalg,
-                Executor& executor) const {
-    dense_matrix const d = deviations(state, first, count);
+  double separate(working_state const& state, std::size_t r) const {
     bool const plain = h_.view().columns == 0;
-    dense_matrix slopes(plain ? 0 : count, d.columns());
-    if (!plain) add_product(1.0f, d.view(), h_.view(), slopes.view(), linalg, executor);
-    for (std::size_t r = 0; r < count; ++r) {
-      out[r] = 0.0;
-      for (std::size_t c = 0; c < d.columns(); ++c) {
-        double const x = double{d.row(r)[c]};
-        out[r] += plain ? weight_of(first + r, c) * x * x : x * double{slopes.row(r)[c]};
-      }
+    double sum = 0.0;
+    for (std::size_t c = 0; c < state.target.columns(); ++c) {
+      double const x = double{state.values.row(r)[c]} - double{state.target.row(r)[c]};
+      sum += x * (plain ? weight_of(r, c) * x : double{state.slopes.row(r)[c]});
     }
+    return sum;
   }
 
+  /// tr(D' G (D H)), strip by strip of columns.
   template <class Linalg, class Executor>
-  double coupled(std::size_t block, working_state const& state, std::size_t first, std::size_t count,
-                 Linalg const& linalg, Executor& executor) const {
-    dense_matrix const d = deviations(state, first, count);
-    dense_matrix slopes(count, d.columns()), mixed(count, d.columns());
-    add_product(1.0f, d.view(), h_.view(), slopes.view(), linalg, executor);
-    add_product(1.0f, g_.part(block), d.view(), mixed.view(), linalg, executor);
+  double coupled(std::size_t block, working_state const& state, Linalg const& linalg, Executor& executor) const {
+    auto const g = g_.part(block);
+    std::size_t const first = block * g_.block(), columns = state.target.columns();
+    constexpr std::size_t width = 256;
     double sum = 0.0;
-    for (std::size_t r = 0; r < count; ++r) {
-      for (std::size_t c = 0; c < d.columns(); ++c) sum += double{slopes.row(r)[c]} * double{mixed.row(r)[c]};
+    for (std::size_t column = 0; column < columns; column += width) {
+      std::size_t const count = std::min(width, columns - column);
+      dense_matrix deviations(g.rows, count), mixed(g.rows, count);
+      for (std::size_t r = 0; r < g.rows; ++r) {
+        float const *const values = state.values.row(first + r) + column, *const target =
+                                                                              state.target.row(first + r) + column;
+        for (std::size_t c = 0; c < count; ++c) deviations.row(r)[c] = values[c] - target[c];
+      }
+      add_product(1.0f, g, std::as_const(deviations).view(), mixed.view(), linalg, executor);
+      for (std::size_t r = 0; r < g.rows; ++r) {
+        float const* const slopes = state.slopes.row(first + r) + column;
+        for (std::size_t c = 0; c < count; ++c) sum += double{slopes[c]} * double{mixed.row(r)[c]};
+      }
     }
     return sum;
   }

@@ -126,99 +126,104 @@ void scalar_gptq_sweep(packed_triangle const& u, tile const& t) noexcept {
   }
 }
 
-/// Element h[row, column].
-inline float at(packed_square const& h, std::size_t row, std::size_t column) {
-  return h.strips[(column / strip_width * h.columns + row) * strip_width + column % strip_width];
-}
-
-/// Moves the scale of the group that starts at column `first` to the best that can be stored while the codes stay.
+/// One row of a panel.
 template <class F>
-bool scalar_refit(packed_square const& h, tile_row<F> const& row, std::size_t first, float const* gain) {
-  constexpr std::size_t group = F::block_shape::columns;
-  float const scale = row.scale(first);
-  std::array<float, group> unit;
-  float slope = 0.0f, curvature = 0.0f;
-  for (std::size_t c = 0; c < group; ++c) {
-    unit[c] = row.nearest(row.value(first + c), first + c) / scale;
-    slope += gain[c * tile_rows] * unit[c];
-    float sum = 0.5f * at(h, first + c, first + c) * unit[c];
-    for (std::size_t k = 0; k < c; ++k) sum += at(h, first + c, first + k) * unit[k];
-    curvature += 2.0f * sum * unit[c];
+struct scalar_row {
+  strip_panel const& p;
+  std::size_t r;
+  float weight;
+  float* slopes = p.slopes + r * strip_columns;
+  float* values = p.values + static_cast<std::ptrdiff_t>(r) * p.value_stride;
+  float* scales = p.scales + static_cast<std::ptrdiff_t>(r) * p.scale_stride;
+
+  float zero(std::size_t c) const {
+    if constexpr (has_zero_points<F>)
+      return p.zeros[static_cast<std::ptrdiff_t>(r) * p.scale_stride + static_cast<std::ptrdiff_t>(c / p.group)];
+    return 0.0f;
   }
-  float const wanted = scale + slope / curvature;
-  if (!(wanted > 0.0f && wanted < 1e30f && curvature > 0.0f)) return false;
-  float const refit = nearest_scale<F>(wanted, row.t.global_scale), step = refit - scale;
-  if (!(step * (curvature * step * (1.0f + 1e-6f) - 2.0f * slope) < 0.0f)) return false;
-  row.scale(first) = refit;
-  for (std::size_t c = 0; c < group; ++c) {
-    float const moved = row.nearest(unit[c] * refit, first + c);
-    row.weight(first + c) += moved - row.value(first + c);
-    row.value(first + c) = moved;
+  float nearest(float w, std::size_t c) const { return nearest_on_grid<F>(w, scales[c / p.group], zero(c)); }
+
+  void move(std::size_t c, float to) const {
+    float const step = (to - values[c]) * weight;
+    values[c] = to;
+    for (std::size_t k = 0; k < p.columns; ++k) slopes[k] += step * p.h[c * strip_columns + k];
   }
-  return true;
-}
+
+  bool improve(std::size_t c) const {
+    float const curvature = weight * p.h[c * strip_columns + c];
+    float const best = nearest(values[c] - slopes[c] / curvature, c), step = best - values[c];
+    if (!(step * (curvature * step * (1.0f + 1e-6f) + 2.0f * slopes[c]) < 0.0f)) return false;
+    move(c, best);
+    return true;
+  }
+
+  /// Moves the scale of the group that starts at column `first` to the best that can be stored while the codes stay.
+  bool refit(std::size_t first) const {
+    constexpr std::size_t group = F::block_shape::columns;
+    float const scale = scales[first / group];
+    std::array<float, group> unit;
+    float slope = 0.0f, curvature = 0.0f;
+    for (std::size_t c = 0; c < group; ++c) {
+      unit[c] = nearest(values[first + c], first + c) / scale;
+      slope += slopes[first + c] * unit[c];
+      float const* const h = p.h + (first + c) * strip_columns + first;
+      float sum = 0.5f * h[c] * unit[c];
+      for (std::size_t k = 0; k < c; ++k) sum += h[k] * unit[k];
+      curvature += 2.0f * weight * sum * unit[c];
+    }
+    float const wanted = scale - slope / curvature;
+    if (!(wanted > 0.0f && wanted < 1e30f && curvature > 0.0f)) return false;
+    float const best = nearest_scale<F>(wanted, p.global_scale), step = best - scale;
+    if (!(step * (curvature * step * (1.0f + 1e-6f) + 2.0f * slope) < 0.0f)) return false;
+    scales[first / group] = best;
+    for (std::size_t c = 0; c < group; ++c) {
+      float const moved = nearest(unit[c] * best, first + c);
+      if (moved != values[first + c]) move(first + c, moved);
+    }
+    return true;
+  }
+};
 
 template <class F, bool Refits>
-std::size_t scalar_descend(packed_square const& h, tile const& t) noexcept {
-  constexpr std::size_t width = Refits ? F::block_shape::columns : 1;
+std::size_t scalar_descent(strip_panel const& p) noexcept {
+  constexpr std::size_t width = Refits ? F::block_shape::columns : 16;
   std::size_t changes = 0;
-  std::array<float, width * tile_rows> gain;
-  for (std::size_t first = 0; first < h.columns; first += width) {
-    gain.fill(0.0f);
-    for (std::size_t c = 0; c < width; ++c) {
-      for (std::size_t k = 0; k < h.columns; ++k) {
-        float const factor = at(h, k, first + c);
-        for (std::size_t r = 0; r < tile_rows; ++r) gain[c * tile_rows + r] -= t.weights[k * tile_rows + r] * factor;
-      }
-    }
-    for (std::size_t lane = 0; lane < tile_rows; ++lane) {
-      tile_row<F> const row{t, lane};
-      for (std::size_t c = 0; c < width; ++c) {
-        float const slope = gain[c * tile_rows + lane], curvature = at(h, first + c, first + c);
-        float const best = row.nearest(row.value(first + c) + slope / curvature, first + c);
-        float const step = best - row.value(first + c);
-        if (!(step * (curvature * step * (1.0f + 1e-6f) - 2.0f * slope) < 0.0f)) continue;
-        row.value(first + c) = best;
-        row.weight(first + c) += step;
-        for (std::size_t k = 0; k < width; ++k) gain[k * tile_rows + lane] -= step * at(h, first + c, first + k);
-        ++changes;
-      }
-      if constexpr (Refits) changes += scalar_refit<F>(h, row, first, gain.data() + lane) ? 1u : 0u;
-    }
-  }
-  return changes;
-}
-
-template <class F>
-std::size_t scalar_panel(panel const& p) noexcept {
-  std::size_t changes = 0;
-  for (std::size_t row = 0; row < p.rows; ++row) {
-    std::size_t const begin = row * p.columns;
-    float* const slopes = p.slopes + begin;
-    float* const push = p.pushes + begin;
-    float const* const g = p.g + static_cast<std::ptrdiff_t>(row) * p.g_stride;
-    std::copy_n(slopes, p.columns, push);
+  for (std::size_t r = 0; r < p.rows; ++r) {
+    float const* const g = p.g == nullptr ? nullptr : p.g + static_cast<std::ptrdiff_t>(r) * p.g_stride;
+    scalar_row<F> const row{p, r, g == nullptr ? 1.0f : g[r]};
+    float* const steps = p.steps + r * strip_columns;
+    std::copy_n(row.values, p.columns, steps);
+    std::array<float, strip_columns> push;
+    std::copy_n(row.slopes, p.columns, push.data());
     for (std::size_t sweep = 0, changed = 1; changed != 0 && sweep < p.sweeps; ++sweep) {
       changed = 0;
-      for (std::size_t c = 0; c < p.columns; ++c) {
-        float& value = p.values[begin + c];
-        float const curvature = g[row] * p.h[c * p.columns + c];
-        float const zero = p.zeros != nullptr ? p.zeros[begin + c] : 0.0f;
-        float const best = nearest_on_grid<F>(value - slopes[c] / curvature, p.scales[begin + c], zero);
-        float const step = best - value;
-        if (!(step * (curvature * step * (1.0f + 1e-6f) + 2.0f * slopes[c]) < 0.0f)) continue;
-        value = best;
-        for (std::size_t k = 0; k < p.columns; ++k) slopes[k] += g[row] * step * p.h[c * p.columns + k];
-        ++changed;
+      for (std::size_t first = 0; first < p.columns; first += width) {
+        for (std::size_t c = first; c < first + width; ++c) changed += row.improve(c) ? 1u : 0u;
+        if constexpr (Refits) changed += row.refit(first) ? 1u : 0u;
       }
       changes += changed;
     }
-    for (std::size_t c = 0; c < p.columns; ++c) push[c] = (slopes[c] - push[c]) / g[row];
-    for (std::size_t next = row + 1; next < p.rows; ++next) {
-      for (std::size_t c = 0; c < p.columns; ++c) p.slopes[next * p.columns + c] += g[next] * push[c];
+    for (std::size_t c = 0; c < p.columns; ++c) steps[c] = row.values[c] - steps[c];
+    if (g == nullptr) continue;
+    for (std::size_t c = 0; c < p.columns; ++c) {
+      p.pushes[r * strip_columns + c] = push[c] = (row.slopes[c] - push[c]) / g[r];
+    }
+    for (std::size_t next = r + 1; next < p.rows; ++next) {
+      for (std::size_t c = 0; c < p.columns; ++c) p.slopes[next * strip_columns + c] += g[next] * push[c];
     }
   }
   return changes;
+}
+
+inline void scalar_spread(strip_steps const& s) noexcept {
+  for (std::size_t r = 0; r < s.rows; ++r) {
+    for (std::size_t c = 0; c < strip_columns; ++c) {
+      float const step = s.steps[r * strip_columns + c];
+      for (std::size_t i = 0; step != 0.0f && i < s.columns; ++i) {
+        s.slopes[r * s.columns + i] += step * s.h[c * s.columns + i];
+      }
+    }
+  }
 }
 
 template <class F>
@@ -226,10 +231,10 @@ constexpr format_solver_kernels scalar_solver_kernels() {
   format_solver_kernels k{};
   if constexpr (has_scales<F> && !nested_format<F>) {
     k.gptq = &scalar_gptq<F>;
-    k.descent = &scalar_descend<F, false>;
-    k.panel = &scalar_panel<F>;
+    k.descent = &scalar_descent<F, false>;
+    k.spread = &scalar_spread;
     if constexpr (in_groups<F> && !has_zero_points<F>) {
-      k.descent_refit = &scalar_descend<F, true>;
+      k.descent_refit = &scalar_descent<F, true>;
       if constexpr (sweep_rule::swept<F>) k.gptq_sweep = &scalar_gptq_sweep<F>;
     }
   }

@@ -29,6 +29,7 @@ namespace detail {
 template <linalg_backend Linalg, executor Executor>
 void run_shift(shift const& options, solve_context const& context, working_state& state, stage_report& report,
                Linalg const& linalg, Executor& executor) {
+  state.forget_slopes();
   std::size_t const n = state.target.columns();
   bool const few = context.tokens < 10 * n;
   auto const count = static_cast<float>(context.tokens);

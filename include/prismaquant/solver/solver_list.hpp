@@ -67,13 +67,13 @@ inline std::vector<solver_preset> solver_presets() {
       {"scale_sweep", "every block gets the scale with the least squared error", "none", "2 RC", {scale_sweep{}}},
       {"fast",
        "GPTQ with scales chosen in the loop, coordinate descent, one two-sided pass over blocks of 128 rows",
-       "0.5 (GPTQ) + 1 per sweep of descent (at most 2) + 1 (two-sided) + 1 per measurement (3)",
-       "2.5 CC + 5 RC; with a shift 3 CC + 4 RC",
+       "0.5 (GPTQ) + 1 (slopes) + C / 128 per 1 % of the weights that change",
+       "the larger of 2.5 CC + 3 RC and CC + 4 RC; with a shift 3 CC + 4 RC",
        {shift{}, gptq{}, coordinate_descent{.sweeps = 2}, two_sided{.block = 128, .passes = 1}}},
       {"best",
        "the same to the end: four sweeps, three two-sided passes, all rows coupled up to 4096 of them",
-       "as fast, with at most 4 sweeps and 3 passes of 1 + 1.5 R / C, and 1 + R / C per measurement",
-       "2.5 CC + 7 RC + RR; with a shift 3 CC + 4 RC",
+       "as fast, and 1.5 R / C for each of 3 passes, R / C for each of 3 measurements",
+       "as fast, and RR",
        {shift{}, gptq{}, coordinate_descent{}, two_sided{}}},
   };
 }

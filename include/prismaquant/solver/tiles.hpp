@@ -4,30 +4,14 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <span>
-#include <vector>
 
 #include "prismaquant/core/executor.hpp"
 #include "prismaquant/core/matrix_view.hpp"
+#include "prismaquant/solver/aligned_floats.hpp"
 #include "prismaquant/solver/kernels/tile.hpp"
 
 namespace prismaquant::detail {
-
-/// Floats that start on a cache line.
-class aligned_floats {
- public:
-  explicit aligned_floats(std::size_t count) : memory_(count + 16) {
-    auto const address = reinterpret_cast<std::uintptr_t>(memory_.data());
-    data_ = memory_.data() + (64 - address % 64) % 64 / sizeof(float);
-  }
-  aligned_floats(aligned_floats const&) = delete;
-  float* data() const { return data_; }
-
- private:
-  std::vector<float> memory_;
-  float* data_;
-};
 
 /// An upper triangle as tile kernels read it. Columns that fill up the last strip are those of the identity.
 class triangle_strips {
@@ -126,9 +110,9 @@ void run_tiles(gptq_tile_kernel* kernel, packed_triangle const& u, gptq_rows con
   std::size_t const group = m.chooses_scales || keeps_groups(m.order, m.group) ? m.group : 1;
   std::size_t const tiles = (m.weights.rows + tile_rows - 1) / tile_rows;
   executor.for_ranges(tiles, [&](std::size_t begin, std::size_t end) {
-    aligned_floats const weights(u.columns * tile_rows), values(u.columns * tile_rows);
+    aligned_floats weights(u.columns * tile_rows), values(u.columns * tile_rows);
     std::size_t const scale_count = (u.columns + group - 1) / group * tile_rows;
-    aligned_floats const scales(scale_count), zeros(m.zeros.data != nullptr ? scale_count : 0);
+    aligned_floats scales(scale_count), zeros(m.zeros.data != nullptr ? scale_count : 0);
     tile const t{weights.data(), values.data(),  scales.data(),
                  group,          m.global_scale, m.zeros.data != nullptr ? zeros.data() : nullptr};
     for (std::size_t i = begin; i < end; ++i) {

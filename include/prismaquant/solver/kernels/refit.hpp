@@ -1,10 +1,11 @@
 /// @file
-/// Coordinate descent over one tile of rows that also refits the scale of each group.
+/// The scale of a group in closed form, codes given.
 #pragma once
 
 #include "prismaquant/codec/kernels/scales.hpp"
 #include "prismaquant/formats/format.hpp"
-#include "prismaquant/solver/kernels/descent.hpp"
+#include "prismaquant/solver/kernels/nearest.hpp"
+#include "prismaquant/solver/kernels/strip.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
 
@@ -40,72 +41,74 @@ struct nearest_scale<float32_scale> {
   PRISMAQUANT_INLINE static f32 of(f32 s, f32 /*global_scale*/) { return s; }
 };
 
-/// Moves the scale of one group of 16 rows to the best that can be stored while the codes stay, where that lowers the
-/// objective. `gain` and `h` are those of the group's columns. Returns the lanes that moved.
-template <class F>
-PRISMAQUANT_INLINE i32 refit_group(float const* gain, float const* h, tile const& t, std::size_t first,
-                                   std::size_t lane) {
-  constexpr std::size_t group = F::block_shape::columns;
-  using element = nearest_value<typename F::element>;
-  float* const at_scale = t.scales + first / group * tile_rows + lane;
-  f32 const scale = load<f32>(at_scale), inverse = splat(1.0f) / scale;
-  alignas(64) float units[group * 16];
-  f32 slope = splat(0.0f), curvature = splat(0.0f);
-  for (std::size_t c = 0; c < group; ++c) {
-    f32 const unit = element::of(load<f32>(t.values + (first + c) * tile_rows + lane) * inverse);
-    store(units + c * 16, unit);
-    slope = slope + load<f32>(gain + c * tile_rows + lane) * unit;
-    f32 sum = splat(0.5f * h[c * group + c]) * unit;
-    for (std::size_t k = 0; k < c; ++k) sum = sum + splat(h[c * group + k]) * load<f32>(units + k * 16);
-    curvature = curvature + sum * unit;
-  }
-  curvature = curvature + curvature;
-  f32 const wanted = scale + slope / curvature;
-  i32 const usable = less(splat(0.0f), wanted) & less(wanted, splat(1e30f)) & less(splat(0.0f), curvature);
-  f32 const refit = nearest_scale<typename F::scale>::of(select(usable, wanted, scale), splat(t.global_scale));
-  f32 const step = refit - scale;
-  i32 const better = usable & less(step * (curvature * step * splat(1.0f + 1e-6f) - (slope + slope)), splat(0.0f));
-  if (is_zero(better)) return better;
-  f32 const chosen = select(better, refit, scale);
-  store(at_scale, chosen);
-  for (std::size_t c = 0; c < group; ++c) {
-    std::size_t const at_column = (first + c) * tile_rows + lane;
-    f32 const value = load<f32>(t.values + at_column);
-    f32 const moved = select(better, load<f32>(units + c * 16) * chosen, value);
-    store(t.values + at_column, moved);
-    store(t.weights + at_column, load<f32>(t.weights + at_column) + (moved - value));
-  }
-  return better;
+/// One row of a panel.
+struct strip_row {
+  float weight;  ///< diagonal element of G: the slopes carry it
+  float* slopes;
+  float* values;
+  float* scales;
+};
+
+/// out += factor * row, over `n` (a multiple of 16) floats.
+PRISMAQUANT_INLINE void add_row(float factor, float const* row, std::size_t n, float* out) {
+  f32 const minus = splat(-factor);
+  for (std::size_t i = 0; i < n; i += 16)
+    store(out + i, subtract_product(load<f32>(out + i), minus, load<f32>(row + i)));
 }
 
-/// `descend` with a `refit_group` after the columns of each group. `t.group` is that of the format; columns are whole
-/// groups.
+/// Sum over 16 lanes, in the same order on every instruction set.
+PRISMAQUANT_INLINE float sum_of_lanes(f32 x) {
+  float lanes[16];
+  store(lanes, x);
+  for (std::size_t half = 8; half != 0; half /= 2) {
+    for (std::size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+/// Moves the scale of the group that starts at column `first` to the best that can be stored while the codes stay,
+/// where that lowers the objective.
 template <class F>
-inline std::size_t descend_and_refit(packed_square const& h, tile const& t) noexcept {
-  constexpr std::size_t group = F::block_shape::columns;
-  alignas(64) float gain[group * tile_rows];  // -(d h), what is left to gain
-  alignas(64) float block[group * group];
-  i32 changed = splat(0);
-  for (std::size_t first = 0; first < h.columns; first += group) {
-    for (float& x : gain) x = 0.0f;
-    for (std::size_t strip = 0; strip < group; strip += strip_width) {
-      float const* const factors = h.strips + (first + strip) * h.columns;
-      subtract_strip(t.weights, factors, h.columns, gain + strip * tile_rows);
-      for (std::size_t row = 0; row < group; ++row) {
-        for (std::size_t c = 0; c < strip_width; ++c) {
-          block[row * group + strip + c] = factors[(first + row) * strip_width + c];
-        }
+struct group_refit {
+  static constexpr std::size_t group = F::block_shape::columns;
+  PRISMAQUANT_INLINE static bool of(strip_panel const& p, strip_row const& row, std::size_t first) {
+    static_assert(group % 16 == 0 && group <= strip_columns);
+    float const scale = row.scales[first / group];
+    alignas(64) float units[group];
+    f32 slope_sum = splat(0.0f);
+    for (std::size_t c = 0; c < group; c += 16) {
+      f32 const unit = nearest_value<typename F::element>::of(load<f32>(row.values + first + c) * splat(1.0f / scale));
+      store(units + c, unit);
+      slope_sum = slope_sum + load<f32>(row.slopes + first + c) * unit;
+    }
+    f32 products[group / 16] = {};  // units H
+    for (std::size_t c = 0; c < group; ++c) {
+      if (units[c] == 0.0f) continue;
+      f32 const minus = splat(-units[c]);
+      float const* const h = p.h + (first + c) * strip_columns + first;
+      for (std::size_t k = 0; k < group / 16; ++k) {
+        products[k] = subtract_product(products[k], minus, load<f32>(h + k * 16));
       }
     }
+    f32 curvature_sum = splat(0.0f);
+    for (std::size_t k = 0; k < group / 16; ++k)
+      curvature_sum = curvature_sum + products[k] * load<f32>(units + k * 16);
+    float const slope = sum_of_lanes(slope_sum), curvature = sum_of_lanes(curvature_sum) * row.weight;
+    float const wanted = scale - slope / curvature;
+    if (!(wanted > 0.0f && wanted < 1e30f && curvature > 0.0f)) return false;
+    alignas(64) float nearest[16];
+    store(nearest, nearest_scale<typename F::scale>::of(splat(wanted), splat(p.global_scale)));
+    float const refit = nearest[0], step = refit - scale;
+    if (!(step * (curvature * step * (1.0f + 1e-6f) + 2.0f * slope) < 0.0f)) return false;
+    row.scales[first / group] = refit;
     for (std::size_t c = 0; c < group; ++c) {
-      changed = changed + descend_column<typename F::element, group>(gain, block + c * group, t, first, c, 0);
+      float const moved = units[c] * refit, change = moved - row.values[first + c];
+      row.values[first + c] = moved;
+      if (change != 0.0f) add_row(row.weight * change, p.h + (first + c) * strip_columns, p.columns, row.slopes);
     }
-    for (std::size_t lane = 0; lane < tile_rows; lane += 16) {
-      changed = changed - refit_group<F>(gain, block, t, first, lane);
-    }
+    return true;
   }
-  return sum_of_lanes(changed);
-}
+};
 
 }  // namespace prismaquant::PRISMAQUANT_TARGET
 

@@ -5,16 +5,17 @@
 #pragma once
 
 #include "prismaquant/codec/kernels/table.hpp"
+#include "prismaquant/solver/kernels/strip.hpp"
 #include "prismaquant/solver/kernels/tile.hpp"
 
 namespace prismaquant {
 
 struct format_solver_kernels {
-  gptq_tile_kernel* gptq = nullptr;              ///< with given scales
-  gptq_tile_kernel* gptq_sweep = nullptr;        ///< with scales chosen as their group is reached
-  descent_tile_kernel* descent = nullptr;        ///< with given scales
-  descent_tile_kernel* descent_refit = nullptr;  ///< the same, and the scale of each group after its columns
-  panel_kernel* panel = nullptr;                 ///< rows that depend on each other, with given scales
+  gptq_tile_kernel* gptq = nullptr;        ///< with given scales
+  gptq_tile_kernel* gptq_sweep = nullptr;  ///< with scales chosen as their group is reached
+  strip_kernel* descent = nullptr;         ///< coordinate descent with given scales
+  strip_kernel* descent_refit = nullptr;   ///< the same, and the scale of each group after its columns
+  spread_kernel* spread = nullptr;         ///< what the changes of a strip mean to all columns
 };
 
 /// Kernels of one instruction set, formats in the order of the format list.

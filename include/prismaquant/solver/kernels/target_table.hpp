@@ -4,8 +4,7 @@
 
 #include "prismaquant/codec/kernels/traits.hpp"
 #include "prismaquant/solver/kernels/descent.hpp"
-#include "prismaquant/solver/kernels/panel.hpp"
-#include "prismaquant/solver/kernels/refit.hpp"
+#include "prismaquant/solver/kernels/gptq.hpp"
 #include "prismaquant/solver/kernels/table.hpp"
 
 #if defined(PRISMAQUANT_HAS_VECTORS)
@@ -17,9 +16,9 @@ constexpr format_solver_kernels solver_kernels_of() {
   format_solver_kernels k{};
   if constexpr (has_scales<F> && !has_zero_points<F>) {
     k.gptq = &gptq_with_scales<typename F::element>;
-    k.descent = &descend<typename F::element>;
-    k.panel = &descend_panel<typename F::element>;
-    if constexpr (detail::in_groups<F>) k.descent_refit = &descend_and_refit<F>;
+    k.descent = &descend_strip<typename F::element, void>;
+    k.spread = &spread_steps;
+    if constexpr (detail::in_groups<F>) k.descent_refit = &descend_strip<typename F::element, group_refit<F>>;
   }
   if constexpr (detail::in_groups<F>) {
     if constexpr (requires { sizeof(scale_window<typename F::scale>); }) k.gptq_sweep = &gptq_with_sweep<F>;

@@ -28,12 +28,6 @@ struct packed_triangle {
   }
 };
 
-/// A symmetric matrix in strips: strip s holds columns 8 s .. 8 s + 7 of all rows, `strip_width` floats each. Padded.
-struct packed_square {
-  float const* strips;
-  std::size_t columns;
-};
-
 /// One tile. All arrays hold `tile_rows` floats per column or group of `group` columns.
 struct tile {
   float* weights;      ///< in: weights; out: errors divided by the diagonal of U
@@ -45,25 +39,5 @@ struct tile {
 };
 
 using gptq_tile_kernel = void(packed_triangle const&, tile const&) noexcept;
-
-/// `weights` of the tile are deviations of the values from their target; both are in and out.
-using descent_tile_kernel = std::size_t(packed_square const&, tile const&) noexcept;
-
-/// Rows that are coupled by G, a few columns of each. Row-major, `columns` (a multiple of 16) floats per row. Columns
-/// that fill up have scale 1, zeros in all else, and those of the identity in `h`.
-struct panel {
-  float const* h;           ///< [columns, columns]
-  float const* g;           ///< [rows, rows]
-  std::ptrdiff_t g_stride;  ///< from one row of `g` to the next
-  std::size_t rows, columns;
-  std::size_t sweeps;   ///< at most so many over each row before the next
-  float* slopes;        ///< in and out: G (values - target) H
-  float* values;        ///< in and out
-  float const* scales;  ///< effective scale of each element
-  float const* zeros;   ///< of each element, or null
-  float* pushes;        ///< out: (change of the values) H
-};
-
-using panel_kernel = std::size_t(panel const&) noexcept;
 
 }  // namespace prismaquant
