@@ -17,19 +17,40 @@ if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.formats import format_info, get_scheme, list_formats, list_schemes
     from prismaquant.pipeline import evaluate, export, open, plan, probe, quantize, verify
-    from prismaquant.solver import Solution, list_presets, shared_global_scale, solve
+    from prismaquant.solver import (
+        CoordinateDescent,
+        Gptq,
+        Preset,
+        Rtn,
+        ScaleSweep,
+        Shift,
+        Solution,
+        TwoSided,
+        describe_presets,
+        list_presets,
+        shared_global_scale,
+        solve,
+    )
 
     __version__ = _version()
 else:
     _HOME = {
         "Codec": "codec",
+        "CoordinateDescent": "solver",
         "Environment": "environment",
         "Error": "errors",
         "Evaluation": "files.evaluation",
+        "Gptq": "solver",
         "Plan": "files.plan",
+        "Preset": "solver",
         "Quantized": "codec",
+        "Rtn": "solver",
+        "ScaleSweep": "solver",
         "Sensitivity": "files.sensitivity",
+        "Shift": "solver",
         "Solution": "solver",
+        "TwoSided": "solver",
+        "describe_presets": "solver",
         "doctor": "environment",
         "evaluate": "pipeline",
         "export": "pipeline",
@@ -66,13 +87,21 @@ else:
 
 __all__ = [
     "Codec",
+    "CoordinateDescent",
     "Environment",
     "Error",
     "Evaluation",
+    "Gptq",
     "Plan",
+    "Preset",
     "Quantized",
+    "Rtn",
+    "ScaleSweep",
     "Sensitivity",
+    "Shift",
     "Solution",
+    "TwoSided",
+    "describe_presets",
     "doctor",
     "evaluate",
     "export",

@@ -8,6 +8,7 @@ import numpy
 import numpy.typing
 import prismaquant.types
 import typing
+import typing_extensions
 
 __all__: list[str] = [
     "TensorView",
@@ -21,6 +22,7 @@ __all__: list[str] = [
     "error",
     "format_info",
     "list_formats",
+    "list_presets",
     "list_scale_rules",
     "list_solvers",
     "roundtrip",
@@ -144,14 +146,19 @@ def list_formats() -> list[str]:
     Names of all formats, in the order of the format list.
     """
 
+def list_presets() -> list[dict[str, typing.Any]]:
+    """
+    The presets, cheapest first.
+    """
+
 def list_scale_rules(format: str) -> list[str]:
     """
     Names of the scale rules that a format takes.
     """
 
-def list_solvers() -> list[str]:
+def list_solvers() -> list[tuple[str, dict[str, typing.Any]]]:
     """
-    Names of all solvers.
+    Names of all solvers, each with its options as they are by default.
     """
 
 def roundtrip(
@@ -169,7 +176,9 @@ def roundtrip(
     """
 
 def shared_global_scale(
-    weights: collections.abc.Sequence[prismaquant.types.Tensor], format: str, solver: str
+    weights: collections.abc.Sequence[prismaquant.types.Tensor],
+    format: str,
+    stages: str | collections.abc.Sequence[tuple[str, dict[str, typing.Any]]],
 ) -> float | None:
     """
     The global scale (a divisor) of fused siblings; None where the format has none.
@@ -178,12 +187,25 @@ def shared_global_scale(
 def solve(
     weight: prismaquant.types.Tensor,
     format: str,
-    solver: str,
+    stages: str | collections.abc.Sequence[tuple[str, dict[str, typing.Any]]],
+    *,
     global_scale: typing.SupportsFloat | typing.SupportsIndex | None,
+    gram: prismaquant.types.Tensor | None,
+    tokens: typing.SupportsInt | typing.SupportsIndex,
+    output_gram: prismaquant.types.Tensor | None,
+    output_tokens: typing.SupportsInt | typing.SupportsIndex,
+    cross_gram: prismaquant.types.Tensor | None,
+    pooled_gram: prismaquant.types.Tensor | None,
+    pooled_tokens: typing.SupportsInt | typing.SupportsIndex,
+    importance: prismaquant.types.Tensor | None,
+    damping: typing.SupportsFloat | typing.SupportsIndex | None,
+    output_damping: typing.SupportsFloat | typing.SupportsIndex | None,
+    memory_limit: typing.SupportsInt | typing.SupportsIndex,
+    linalg: collections.abc.Mapping[str, typing_extensions.CapsuleType],
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> dict[str, typing.Any]:
     """
-    Fields of a Quantized, and its squared error.
+    Fields of a Quantized and of its report. Statistics are float32; counts and limits of 0 stand for none.
     """
 
 def squared_error(

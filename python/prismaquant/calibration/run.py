@@ -18,7 +18,7 @@ from prismaquant.errors import ArgumentError
 from prismaquant.files.sensitivity import Candidate, LinearSensitivity, Sensitivity, UnitSensitivity
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
-from prismaquant.solver import list_presets
+from prismaquant.solver import require_data_free_preset
 from prismaquant.streaming import Tokens, walk
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def probe(
     menu = [formats.get_scheme(name) for name in dict.fromkeys(schemes)]
     if not menu:
         raise ArgumentError("schemes is empty", hint=f"known: {', '.join(formats.list_schemes())}")
-    if preset not in list_presets():
-        raise formats.unknown_name("preset", preset, list_presets())
+    require_data_free_preset(preset)
     measured: dict[str, UnitSensitivity] = {}
     fisher_rows: dict[str, np.ndarray] = {}
     visits = walk(model, tokens.ids, probes, seed=seed, progress=progress)

@@ -15,7 +15,7 @@ from prismaquant.pipeline.measurement import probe
 from prismaquant.pipeline.production import export, plan, verify
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import format_bytes, parse_bytes
-from prismaquant.solver import DEFAULT_PRESET, list_presets
+from prismaquant.solver import DEFAULT_PRESET, require_data_free_preset
 
 if TYPE_CHECKING:
     from prismaquant.exporting.report import VerifyReport
@@ -100,8 +100,7 @@ def quantize(
     calibrated = bpw is not None or total is not None or any(get_scheme(name).needs_input_amax for name in menu)
     work = _work_folder(target, work_dir) if calibrated or work_dir is not None else None
     check_threads(threads)
-    if preset not in (presets := list_presets()):
-        raise unknown_name("preset", preset, presets)
+    require_data_free_preset(preset)
     largest = check_budget(source, bpw=bpw, size=total, schemes=menu)
     _check_room(source, menu, target, largest, work, preset, force)
     if calibrated:

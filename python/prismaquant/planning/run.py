@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prismaquant.errors import ArgumentError, ModelError
 from prismaquant.files.plan import Note, Plan, PlannedUnit
-from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme, unknown_name
+from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme
 from prismaquant.planning.budget import budget_of, check_budget
 from prismaquant.planning.candidates import (
     Option,
@@ -17,7 +17,7 @@ from prismaquant.planning.candidates import (
     unit_options,
     unpriced_options,
 )
-from prismaquant.solver import DEFAULT_PRESET, list_presets
+from prismaquant.solver import DEFAULT_PRESET, require_data_free_preset
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
@@ -71,8 +71,7 @@ def plan(
     """
     if not model.units:
         raise ModelError("has no Linear that can be quantized", where=str(model.path))
-    if preset not in (presets := list_presets()):
-        raise unknown_name("preset", preset, presets)
+    require_data_free_preset(preset)
     menu = menu_of(schemes)
     budget = budget_of(model, bpw=bpw, size=size)
     if budget is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prismaquant.solver import shared_global_scale, solve
+from prismaquant.solver import require_data_free_preset, shared_global_scale, solve
 
 if TYPE_CHECKING:
     from prismaquant.codec import Quantized
@@ -46,17 +46,20 @@ def render(model: Model, unit: Unit, format: str, *, preset: str, threads: int |
     format
         Name of a weight format.
     preset
-        Name of a solver preset.
+        Name of a solver preset that needs no Gram.
     threads
         How many threads work on it; ``None``: all. The bytes do not depend on it.
 
     Raises
     ------
+    FormatError
+        If the format or preset is unknown, or the preset needs a Gram.
     NumericError
         If a weight has a NaN or an infinity; names the tensor.
     ShapeError
         If the columns of a Linear do not divide into the groups of the format.
     """
+    require_data_free_preset(preset)
     weights = {linear.name: model.read_weight(linear) for linear in unit.linears}
     scale = shared_global_scale(list(weights.values()), format, preset=preset)
     quantized, squared_error = {}, {}

@@ -31,6 +31,8 @@ HEAVY = {
     "asyncio",
     "inspect",
     "argparse",
+    "scipy",
+    "threadpoolctl",
     "prismaquant._core",
 }
 FRAMEWORKS = {"torch", "transformers", "compressed_tensors", "matplotlib", "accelerate"}
