@@ -30,9 +30,12 @@ class Statistics:
         float32 ``[columns, columns]``: sum of ``x_t x_t^T``; one tensor for Linears that share their input.
     output_gram
         float32 ``[rows, rows]``: sum of ``g_t g_t^T``, ``g`` the gradient of a sampled Fisher residual.
+    input_amax
+        The largest magnitude of the inputs.
     """
 
     tokens: int = 0
+    input_amax: dict[str, float] = field(default_factory=dict)
     gram: dict[str, torch.Tensor] = field(default_factory=dict)
     output_gram: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -73,6 +76,9 @@ def capture(network: Network, ids: torch.Tensor, seed: int) -> Statistics:
             _add(sums, ("output", name), gradient)
         for group in (group for layer in network.groups for group in layer):
             _add(sums, ("input", group[0]), inputs[group[0]])
+            for name in group:
+                amax = float(inputs[name].abs().max())
+                result.input_amax[name] = max(amax, result.input_amax.get(name, 0.0))
     for handle in handles:
         handle.remove()
     for group in (group for layer in network.groups for group in layer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -27,9 +27,21 @@ class Evaluation:
             self._source = [network.logits(part) for part in self._parts]
 
     @torch.no_grad()
-    def kl(self, weights: dict[str, torch.Tensor]) -> npt.NDArray[np.float64]:
-        """``[windows]``: mean over tokens of KL(source || quantized) in nats, with ``weights`` by name in place."""
-        with _replaced(self._network, weights):
+    def kl(
+        self,
+        weights: dict[str, torch.Tensor],
+        inputs: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """``[windows]``: mean over tokens of KL(source || quantized) in nats.
+
+        Parameters
+        ----------
+        weights
+            By name, in place of the source's.
+        inputs
+            By name of a Linear: what its inputs go through.
+        """
+        with _replaced(self._network, weights), _changed_inputs(self._network, inputs or {}):
             pairs = zip(self._parts, self._source, strict=True)
             kl = [kl_divergence(source, self._network.logits(part)).double().mean(-1) for part, source in pairs]
         return torch.cat(kl).numpy()
@@ -45,6 +57,19 @@ def _replaced(network: Network, weights: dict[str, torch.Tensor]) -> Iterator[No
     finally:
         for name, weight in before.items():
             network.weight(name).copy_(weight)
+
+
+@contextmanager
+def _changed_inputs(network: Network, inputs: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]) -> Iterator[None]:
+    def hook(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., tuple[torch.Tensor]]:
+        return lambda _, args: (change(args[0]),)
+
+    handles = [network.model.get_submodule(n).register_forward_pre_hook(hook(c)) for n, c in inputs.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def ratio_interval(

@@ -1,6 +1,9 @@
 """The quality ladder: KL of one format everywhere, weights only, for every rung from round-to-nearest to `best`.
 
-    python benchmarks/quality/ladder.py MODEL --calibration TEXT --evaluation TEXT [--format nvfp4] [--outliers]
+    python benchmarks/quality/ladder.py MODEL --evaluation TEXT [--calibration TEXT] [--format nvfp4] [--outliers]
+        [--activations]
+
+Without calibration text the model writes its own.
 
 Every rung is stated as a ratio to its format's reference in the same run (NVFP4: GPTQ with static MSE scales in
 activation order), with a paired bootstrap interval over windows of text; values are means over calibration seeds.
@@ -11,7 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +40,19 @@ def main() -> None:
     length = options.seq_len
     text = read_tokens(options.evaluation, model, samples=options.windows, seq_len=length).ids
     evaluation = Evaluation(network, torch.from_numpy(text))
+    floor: list[np.ndarray] = []
     rungs = [rung for rung in LADDERS[options.format] if not options.only or rung.name in options.only]
     kl: dict[str, list[np.ndarray]] = {rung.name: [] for rung in rungs}
+    excess: dict[str, list[np.ndarray]] = {rung.name: [] for rung in rungs}
     seconds: dict[str, list[float]] = {rung.name: [] for rung in rungs}
     for seed in options.seeds:
-        read = read_tokens(options.calibration, model, samples=options.samples, seq_len=length, seed=seed)
-        ids = torch.from_numpy(read.ids)
+        ids = _calibration(options, model, network, seed)
+        start = time.perf_counter()
         statistics = capture(network, ids, seed)
+        print(f"seed {seed}  statistics in {time.perf_counter() - start:.1f} s", flush=True)
+        inputs = _quantized_inputs(statistics.input_amax, options.threads) if options.activations else {}
+        if inputs:
+            floor.append(evaluation.kl({}, inputs))
         for rung in rungs:
             start = time.perf_counter()
             weights = quantize(network, ids, statistics, options.format, rung, options.threads)
@@ -50,11 +60,17 @@ def main() -> None:
             kl[rung.name].append(evaluation.kl(weights))
             value = kl[rung.name][-1].mean() * 1e3
             print(f"seed {seed}  {rung.name:44} {value:8.4f}  {seconds[rung.name][-1]:6.1f} s", flush=True)
+            if inputs:
+                excess[rung.name].append(evaluation.kl(weights, inputs) - floor[-1])
     rows = table(rungs, kl, seconds)
     print(to_text(rows))
+    added = table([replace(rung, goal=None) for rung in rungs], excess, seconds) if floor else []
+    if floor:
+        print(f"\nInputs in NVFP4 alone: {np.mean(floor) * 1e3:.3f}. What quantized weights add to it:\n")
+        print(to_text(added))
     document = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"options": document, "rungs": rows}, indent=1) + "\n")
+    options.out.write_text(json.dumps({"options": document, "rungs": rows, "with_activations": added}, indent=1) + "\n")
 
 
 def quantize(
@@ -82,6 +98,23 @@ def quantize(
         return walk_shifted(network, ids, solve)
     groups = [group for layer in network.groups for group in layer]
     return {name: weight for group in groups for name, weight in solve(group).items()}
+
+
+def _calibration(options: argparse.Namespace, model: pq.Model, network: Network, seed: int) -> torch.Tensor:
+    if options.calibration is None:
+        return network.sample(options.samples, options.seq_len, seed)
+    read = read_tokens(options.calibration, model, samples=options.samples, seq_len=options.seq_len, seed=seed)
+    return torch.from_numpy(read.ids)
+
+
+def _quantized_inputs(amax: dict[str, float], threads: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """NVFP4 as engines quantize inputs: block scales by amax, one global scale for each Linear from calibration."""
+    codec = pq.get_codec("nvfp4")
+
+    def change(global_scale: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda x: codec.roundtrip(x, scale_rule="amax", global_scale=global_scale, threads=threads)
+
+    return {name: change(6 * 448 / value) for name, value in amax.items()}
 
 
 def table(
@@ -117,8 +150,8 @@ def to_text(rows: Sequence[dict]) -> str:
             verdict = "met" if row["ratio"] <= goal else "missed"
         shown = "" if goal is None else f"{goal:.3f}"
         lines.append(
-            f"| {row['rung']} | {row['kl'] * 1e3:.3f} | {row['ratio']:.3f} [{low:.3f}, {high:.3f}] | {shown} | {verdict} "
-            f"| {row['seconds']:.1f} |"
+            f"| {row['rung']} | {row['kl'] * 1e3:.3f} | {row['ratio']:.3f} [{low:.3f}, {high:.3f}] | {shown} "
+            f"| {verdict} | {row['seconds']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -126,10 +159,11 @@ def to_text(rows: Sequence[dict]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="folder of a small model")
-    parser.add_argument("--calibration", type=Path, required=True, help=".txt, .jsonl or .npy")
+    parser.add_argument("--calibration", type=Path, help=".txt, .jsonl or .npy; else text that the model writes")
     parser.add_argument("--evaluation", type=Path, required=True, help=".txt, .jsonl or .npy")
     parser.add_argument("--format", choices=sorted(LADDERS), default="nvfp4")
     parser.add_argument("--outliers", action="store_true", help="plant outlier channels first")
+    parser.add_argument("--activations", action="store_true", help="also with the inputs of Linears in NVFP4")
     parser.add_argument("--only", action="append", help="name of a rung; may be repeated")
     parser.add_argument("--samples", type=int, default=128, help="calibration windows")
     parser.add_argument("--windows", type=int, default=64, help="evaluation windows")

@@ -61,6 +61,13 @@ class Network:
         """All Linears."""
         return [name for layer in self.groups for group in layer for name in group]
 
+    def sample(self, windows: int, seq_len: int, seed: int) -> torch.Tensor:
+        """int64 ``[windows, seq_len]``: text that the model itself writes, from its first token on."""
+        torch.manual_seed(seed)
+        start = torch.full((windows, 1), self.model.config.bos_token_id)
+        length = {"min_new_tokens": seq_len - 1, "max_length": seq_len}
+        return self.model.generate(start, attention_mask=torch.ones_like(start), do_sample=True, top_k=0, **length)
+
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """float32 ``[windows, seq_len, vocabulary]``."""
         return self.model(ids, use_cache=False).logits

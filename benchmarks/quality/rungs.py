@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from prismaquant.solver import CoordinateDescent, Gptq, Rtn, ScaleSweep, Shift, Stage, TwoSided
+from prismaquant.solver import CoordinateDescent, Gptq, Rtn, ScaleSweep, Shift, TwoSided
+from prismaquant.solver.stages import Stage
 
 __all__ = ["LADDERS", "Rung"]
 

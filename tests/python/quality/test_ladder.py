@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import prismaquant as pq
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
@@ -22,9 +24,10 @@ def tools(root: Path) -> Any:
         import capture
         import divergence
         import network
+        import rungs
     finally:
         sys.path.remove(folder)
-    return type("Tools", (), {"capture": capture, "divergence": divergence, "network": network})
+    return type("Tools", (), {"capture": capture, "divergence": divergence, "network": network, "rungs": rungs})
 
 
 @pytest.fixture
@@ -109,6 +112,39 @@ def test_weights_are_put_back(tools: Any, network: Any, ids: Any) -> None:
     name = network.names()[0]
     assert evaluation.kl({name: network.weight(name) * 1.1}).min() > 0
     assert evaluation.kl({}).max() == 0
+
+
+def test_inputs_are_changed_for_one_measurement(tools: Any, network: Any, ids: Any) -> None:
+    evaluation = tools.divergence.Evaluation(network, ids)
+    name = network.names()[0]
+    assert evaluation.kl({}, {name: lambda x: x}).max() == 0
+    assert evaluation.kl({}, {name: lambda x: 1.1 * x}).min() > 0
+    assert evaluation.kl({}).max() == 0
+
+
+def test_a_model_writes_its_own_text(network: Any) -> None:
+    first, again = (network.sample(3, 12, seed=1) for _ in range(2))
+    assert first.shape == (3, 12)
+    assert (first[:, 0] == network.model.config.bos_token_id).all()
+    assert torch.equal(first, again)
+    assert len(first.unique()) > 10
+
+
+def test_every_rung_can_be_solved(tools: Any) -> None:
+    draw = np.random.default_rng(0)
+    weight = draw.normal(size=(16, 64)).astype(np.float32)
+    x, g = draw.normal(size=(2, 400, 64)).astype(np.float32)
+    for format, ladder in tools.rungs.LADDERS.items():
+        assert sum(rung.is_reference for rung in ladder) == 1
+        for rung in ladder:
+            given: dict[str, Any] = {}
+            if rung.uses_gram:
+                given = {"gram": x.T @ x, "tokens": 400}
+            if rung.uses_output_gram:
+                given |= {"output_gram": g[:, :16].T @ g[:, :16], "output_tokens": 400}
+            if rung.is_shifted:
+                given |= {"cross_gram": x.T @ x}
+            assert pq.solve(weight, format, preset=rung.stages, **given).report.squared_error > 0
 
 
 def test_a_ratio_is_paired(tools: Any) -> None:
