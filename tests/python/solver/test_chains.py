@@ -223,3 +223,11 @@ def test_two_sided_with_blocks_only(problem: Problem) -> None:
     cut = solve(problem.weight, "nvfp4", **problem.two_sided, preset=[Gptq(), CoordinateDescent(), TwoSided(block=16)])
     assert given.report.stages[-1].name == "two_sided"
     assert_same(given.quantized, cut.quantized)
+    for asked, used in ((128, 16), (8, 8)):
+        some = solve(
+            problem.weight, "nvfp4", **problem.one_sided, output_gram=blocks, preset=["gptq", TwoSided(block=asked)]
+        )
+        same = solve(problem.weight, "nvfp4", **problem.two_sided, preset=["gptq", TwoSided(block=used)])
+        assert_same(some.quantized, same.quantized)
+    with pytest.raises(ValueError, match="blocks of 16 rows, which do not divide into the 6 that two_sided asks for"):
+        solve(problem.weight, "nvfp4", **problem.one_sided, output_gram=blocks, preset=["gptq", TwoSided(block=6)])
