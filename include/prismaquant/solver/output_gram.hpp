@@ -2,6 +2,7 @@
 /// The Gram of the output gradients as solvers use it: its diagonal blocks, per token and damped.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "prismaquant/solver/damping.hpp"
@@ -17,7 +18,6 @@ class output_blocks {
   /// @throws shape_error, numeric_error
   output_blocks(matrix_view<float const> sum, std::size_t rows, std::size_t wanted, std::size_t count,
                 std::optional<float> damping) {
-    bool const whole = sum.columns == rows;
     block_ = block_of(sum.columns, rows, wanted);
     require_gram("output_gram", sum, rows, sum.columns);
     damping_ = damping ? double{*damping} : damping_rule(rows, count);
@@ -26,7 +26,7 @@ class output_blocks {
     for (std::size_t r = 0; r < rows; ++r) {
       std::size_t const first = r / block_ * block_;
       for (std::size_t c = 0; c < std::min(block_, rows - first); ++c) {
-        blocks_.row(r)[c] = static_cast<float>(double{sum(r, whole ? first + c : c)} / static_cast<double>(count));
+        blocks_.row(r)[c] = static_cast<float>(double{sum(r, first % sum.columns + c)} / static_cast<double>(count));
       }
       trace += double{blocks_.row(r)[r - first]};
     }
@@ -46,12 +46,12 @@ class output_blocks {
       throw shape_error("output_gram has " + std::to_string(columns) + " columns, expected " + std::to_string(rows) +
                         ", one per row of the weight, or the rows of its diagonal blocks");
     }
-    if (columns != rows) {
-      if (wanted == 0 || wanted == columns) return columns;
-      throw shape_error("output_gram has diagonal blocks of " + std::to_string(columns) + " rows, two_sided asks for " +
-                        std::to_string(wanted));
+    bool const whole = columns == rows;
+    if (!whole && wanted != 0 && wanted < columns && columns % wanted != 0) {
+      throw shape_error("output_gram has diagonal blocks of " + std::to_string(columns) +
+                        " rows, which do not divide into the " + std::to_string(wanted) + " that two_sided asks for");
     }
-    return std::min(rows, wanted != 0 ? wanted : rows <= most ? rows : usual);
+    return std::min(columns, wanted != 0 ? wanted : !whole || rows <= most ? columns : usual);
   }
 
   std::size_t block() const noexcept { return block_; }

@@ -18,8 +18,8 @@ namespace prismaquant {
 struct two_sided {
   static constexpr std::string_view name = "two_sided";
 
-  /// Rows that G couples: only those of the same block of so many. 0: all up to 4096 rows, else 128; where the caller
-  /// gave blocks only, those.
+  /// Rows that G couples: only those of the same block of so many, or of the caller's blocks if they are smaller. 0:
+  /// all up to 4096 rows, else 128; where the caller gave blocks only, those.
   std::size_t block = 0;
   std::size_t passes = 3;
   std::size_t inner_sweeps = 3;  ///< over the strip of a row before the next row

@@ -29,6 +29,7 @@ class _OneThread:
 
                 self._controller = ThreadpoolController()
             if self._inside == 0:
+                self._free()
                 self._limit = self._controller.limit(limits=1, user_api="blas")
             self._inside += 1
 
@@ -36,7 +37,15 @@ class _OneThread:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
+                self._free()
                 self._limit.restore_original_limits()
+                self._free()
+
+    def _free(self) -> None:
+        """Let any thread set limits: from threadpoolctl 3.8 on, only the one that did last can."""
+        for library in self._controller.lib_controllers:
+            if hasattr(library, "clear_controlling_thread"):
+                library.clear_controlling_thread(force=True)
 
 
 _one_thread = _OneThread()

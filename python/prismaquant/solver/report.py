@@ -19,8 +19,9 @@ class StageReport:
     name
         Of the solver.
     before, after
-        The objective of the chain, per token, for what came in and what went on. Nothing comes in to the first stage;
-        stages that only move the target (`Shift`) have neither, nor have formats without scales.
+        The objective of the chain, per token, for what came in and what went on. Nothing comes in to the first stage,
+        unless it needs the values or scales of a sweep. Stages that only move the target (`Shift`) have neither, nor
+        have formats without scales.
     damping, output_damping
         What was added to the diagonals of H and of G, as a share of their means.
     retries

@@ -119,8 +119,8 @@ class TwoSided:
     Attributes
     ----------
     block
-        Rows are coupled only inside of blocks of so many. 0: all up to 4096 rows, else 128; where ``output_gram`` has
-        blocks only, those.
+        Rows are coupled only inside of blocks of so many, or of those that ``output_gram`` has if they are smaller.
+        0: all up to 4096 rows, else 128; where ``output_gram`` has blocks only, those.
     passes
         Over the matrix, at most.
     inner_sweeps

@@ -1,4 +1,4 @@
-"""Solvers: `rtn` is the amax rule, `scale_sweep` is the best of all scales, and siblings share one global scale."""
+"""Data-free solvers: `rtn` is the amax rule, `scale_sweep` the best of all scales, and siblings share one scale."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from prismaquant.codec import Quantized, get_codec
 from prismaquant.errors import ArgumentError, FormatError, NumericError, ShapeError
-from prismaquant.solver import DEFAULT_PRESET, list_presets, shared_global_scale, solve
+from prismaquant.solver import shared_global_scale, solve
 from prismaquant.types import Array
 from support import numpy_twin as twin
 from support.formats import formats_for
@@ -31,18 +31,15 @@ def assert_same(one: Quantized, other: Quantized) -> None:
         np.testing.assert_array_equal(one.scales, other.scales)
 
 
-def test_presets() -> None:
-    assert list_presets() == ("rtn", "scale_sweep")
-    assert DEFAULT_PRESET in list_presets()
-
-
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("preset", list_presets())
+@pytest.mark.parametrize("preset", RULE_OF)
 def test_a_solution_is_an_encoding_with_its_error(weight: Array, format: str, preset: str) -> None:
     solution = solve(weight, format, preset=preset)
     codec = get_codec(format)
     assert_same(solution.quantized, codec.encode(weight, scale_rule=RULE_OF[preset]))
     assert solution.report.preset == preset
+    assert [stage.name for stage in solution.report.stages] == [preset]
+    assert solution.report.objective == solution.report.squared_error
     assert solution.report.squared_error == codec.squared_error(weight, solution.quantized) > 0
     assert repr(solution).startswith(f"Solution(Quantized({format}, 24 x 96, ")
 
@@ -133,10 +130,10 @@ def test_errors_name_the_sibling() -> None:
 
 def test_unknown_names_list_the_known_ones_and_the_nearest(weight: Array) -> None:
     with pytest.raises(
-        FormatError, match=r"unknown preset 'sweep'; known: rtn, scale_sweep; did you mean 'scale_sweep'\?"
+        FormatError, match=r"unknown preset 'sweep'; known: best, fast, rtn, scale_sweep; did you mean 'scale_sweep'\?"
     ):
         solve(weight, "nvfp4", preset="sweep")
     with pytest.raises(FormatError, match=r"unknown format 'nvfp'; known: bf16, .*nvfp4; did you mean 'nvfp4'\?"):
         solve(weight, "nvfp")
-    with pytest.raises(FormatError, match=r"unknown preset 'gptq'; known: rtn, scale_sweep"):
+    with pytest.raises(FormatError, match=r"unknown preset 'gptq'; known: best, fast, rtn, scale_sweep; a stage alone"):
         shared_global_scale([weight], "nvfp4", preset="gptq")

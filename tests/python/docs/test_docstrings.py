@@ -60,7 +60,7 @@ def test_the_examples_run(path: Path) -> None:
 
 
 def test_the_central_functions_have_examples() -> None:
-    assert {"prismaquant.codec.codec", "prismaquant.solver", "prismaquant.quantity"} <= {
+    assert {"prismaquant.codec.codec", "prismaquant.solver.run", "prismaquant.quantity"} <= {
         module_name(path) for path in FILES if has_example(path)
     }
 

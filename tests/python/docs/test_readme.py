@@ -25,10 +25,15 @@ def workplace(root: Path, tmp_path: Path) -> Path:
 
 
 def test_python_programs_run(root: Path, workplace: Path) -> None:
-    (program,) = blocks(root, "python")
-    done = subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Plan(4.7" in done.stdout
+    printed = []
+    for program in blocks(root, "python"):
+        done = subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    pipeline, solvers = printed
+    assert "Plan(4.7" in pipeline
+    assert "SolveReport(best: gptq -> coordinate_descent -> two_sided, objective" in solvers
+    assert "SolveReport(stages: gptq -> coordinate_descent, objective" in solvers
     assert (workplace / "tiny-llama-4.75" / "config.json").exists()
 
 

@@ -14,7 +14,10 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[3] / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 #: Makes the outputs anew: run in the folder of the notebooks.
-COMMAND = "jupyter execute --inplace codecs.ipynb"
+COMMAND = "run: jupyter execute --inplace"
+#: Notebooks whose numbers are not the same everywhere: sums that torch makes, and times.
+INEXACT = {"solvers"}
+NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 
 
 def read(path: Path) -> Any:
@@ -36,6 +39,14 @@ def shown(cell: list[Any], kind: str) -> list[str]:
     return [output.data[kind] for output in cell if kind in output.get("data", {})]
 
 
+def words(text: str) -> str:
+    return NUMBER.sub("", text)
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in NUMBER.findall(text)]
+
+
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
 def path(request: pytest.FixtureRequest) -> Path:
     return Path(request.param)
@@ -54,14 +65,20 @@ def executed(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_there_are_notebooks() -> None:
-    assert {path.name for path in NOTEBOOKS} == {"codecs.ipynb"}
+    assert {path.name for path in NOTEBOOKS} == {"codecs.ipynb", "solvers.ipynb"}
 
 
 def test_it_shows_what_it_was_committed_with(path: Path, executed: Any) -> None:
     committed, found = outputs(read(path)), outputs(executed)
     for old, new in zip(committed, found, strict=True):
-        assert printed(old) == printed(new), f"run: {COMMAND}"
-        assert shown(old, "text/html") == shown(new, "text/html"), f"run: {COMMAND}"
+        texts, pages = (printed(old), printed(new)), (shown(old, "text/html"), shown(new, "text/html"))
+        if path.stem in INEXACT:
+            assert words(texts[0]) == words(texts[1]), COMMAND
+            assert numbers(texts[1]) == pytest.approx(numbers(texts[0]), rel=0.05, abs=0.02), COMMAND
+            assert [*map(words, pages[0])] == [*map(words, pages[1])], COMMAND
+        else:
+            assert texts[0] == texts[1], COMMAND
+            assert pages[0] == pages[1], COMMAND
         assert len(shown(old, "image/png")) == len(shown(new, "image/png"))
     pictures = [base64.b64decode(picture) for cell in found for picture in shown(cell, "image/png")]
     assert len(pictures) >= 3

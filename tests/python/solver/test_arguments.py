@@ -153,7 +153,7 @@ def test_weights_are_checked_first(problem: Problem) -> None:
         solve(problem.weight[0], "nvfp4", **problem.one_sided)
     with pytest.raises(ShapeError, match=r"weight: expected 2 axes"):
         solve(problem.weight[0], "nvfp4", importance=np.ones(128, np.float32))
-    with pytest.raises(ArgumentError, match="global_scale: 2.0 was given, but mxfp4 has none"):
+    with pytest.raises(ArgumentError, match=r"global_scale: 2\.0 was given, but mxfp4 has none"):
         solve(problem.weight, "mxfp4", **problem.one_sided, global_scale=2.0)
 
 

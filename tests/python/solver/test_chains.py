@@ -1,6 +1,8 @@
-"""Chains of solvers: better where more is known, measured by the objective's definition, the same bytes on any thread."""
+"""Chains of solvers: better where more is known, by the objective's definition, and the same bytes on any thread."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -64,8 +66,7 @@ def test_the_objective_of_presets_falls_stage_by_stage(problem: Problem, format:
         if preset.needs_gram:
             assert solution.report.objective == pytest.approx(objective, rel=1e-4)
         stages = solution.report.stages
-        assert stages[0].before is None
-        for earlier, later in zip(stages, stages[1:], strict=False):
+        for earlier, later in pairwise(stages):
             assert later.before == earlier.after
             assert later.after is not None
             assert later.before is not None
@@ -222,3 +223,11 @@ def test_two_sided_with_blocks_only(problem: Problem) -> None:
     cut = solve(problem.weight, "nvfp4", **problem.two_sided, preset=[Gptq(), CoordinateDescent(), TwoSided(block=16)])
     assert given.report.stages[-1].name == "two_sided"
     assert_same(given.quantized, cut.quantized)
+    for asked, used in ((128, 16), (8, 8)):
+        some = solve(
+            problem.weight, "nvfp4", **problem.one_sided, output_gram=blocks, preset=["gptq", TwoSided(block=asked)]
+        )
+        same = solve(problem.weight, "nvfp4", **problem.two_sided, preset=["gptq", TwoSided(block=used)])
+        assert_same(some.quantized, same.quantized)
+    with pytest.raises(ValueError, match="blocks of 16 rows, which do not divide into the 6 that two_sided asks for"):
+        solve(problem.weight, "nvfp4", **problem.one_sided, output_gram=blocks, preset=["gptq", TwoSided(block=6)])

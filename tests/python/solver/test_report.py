@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from prismaquant.solver import Solution, StageReport, solve
+from prismaquant.solver import Gptq, Solution, StageReport, solve
 from support.problems import Problem, make_problem
 
 
@@ -40,7 +40,14 @@ def test_every_stage_reports(problem: Problem, solution: Solution) -> None:
     assert solution.report.seconds == sum(stage.seconds for stage in solution.report.stages)
 
 
-def test_rows_that_a_stage_would_spoil_stay(problem: Problem, solution: Solution) -> None:
+def test_the_first_stage_has_something_before_it_only_if_it_takes_given_scales(problem: Problem) -> None:
+    swept = solve(problem.weight, "nvfp4", **problem.one_sided, preset="scale_sweep").report
+    given = solve(problem.weight, "nvfp4", **problem.one_sided, preset=[Gptq(scales="given")]).report
+    assert swept.stages[0].before is None
+    assert given.stages[0].before == swept.objective
+
+
+def test_rows_that_a_stage_would_spoil_stay(problem: Problem) -> None:
     """Rounding to nearest after a good solution is worse in every row."""
     report = solve(problem.weight, "nvfp4", **problem.one_sided, preset=["gptq", "rtn"]).report
     assert report.stages[1].rows_kept == 32
@@ -54,9 +61,9 @@ def test_damping_that_is_given_is_used(problem: Problem) -> None:
 
 
 def test_a_gram_that_cannot_be_factored_is_damped_more(problem: Problem) -> None:
-    flat = np.ones((128, 128), np.float32)
-    flat[::2, ::2] = 4  # not positive semidefinite, so no sum of x x'
-    report = solve(problem.weight, "nvfp4", gram=flat, tokens=10, damping=0.001).report
+    no_sum = np.full((128, 128), -0.05, np.float32)  # of x x': one of its eigenvalues is negative
+    np.fill_diagonal(no_sum, 1)
+    report = solve(problem.weight, "nvfp4", gram=no_sum, tokens=10, damping=0.001).report
     assert report.stages[0].retries > 0
     assert report.stages[0].damping > 0.001
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prismaquant.codec import Quantized, get_codec
-from prismaquant.errors import ArgumentError
+from prismaquant.errors import ArgumentError, FormatError
 from prismaquant.model import Model, open_model
 from prismaquant.rendering import cache as cache_module
 from prismaquant.rendering import render as render_module
@@ -98,6 +98,12 @@ def test_render_cached_renders_once(model: Model, cache: RenderCache, monkeypatc
     first = render_cached(model, unit, "nvfp4", preset="rtn", cache=cache)
     monkeypatch.setattr(render_module, "solve", None)
     assert_same(render_cached(model, unit, "nvfp4", preset="rtn", cache=cache), first)
+
+
+def test_a_preset_that_needs_a_gram_is_refused(model: Model) -> None:
+    """It would fall back to the sweep, and call the bytes after itself."""
+    with pytest.raises(FormatError, match="preset 'fast' needs the Gram of the inputs"):
+        render(model, model.units[0], "nvfp4", preset="fast")
 
 
 def test_a_cache_of_another_model_or_preset_is_refused(model: Model, tmp_path: Path) -> None:

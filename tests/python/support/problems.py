@@ -46,7 +46,7 @@ class Problem:
         return decoded - self.weight.astype(np.float64)
 
     def objective(self, quantized: Quantized, output_gram: Array | None = None) -> float:
-        """``tr(D' G D H)`` with the default damping; ``output_gram`` is G per token, damped, by default the identity."""
+        """``tr(D' G D H)`` with the default damping; ``output_gram``: G per token, damped; by default the identity."""
         d = self.deviation(quantized)
         left = d if output_gram is None else output_gram @ d
         return float(np.sum(left * (d @ damped(self.gram, self.tokens))))
