@@ -2,6 +2,7 @@
 /// Chains of solvers: `solve` with a list of stages or the name of a preset.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <span>
 
@@ -79,19 +80,20 @@ struct incoming {
 };
 
 /// Puts back the rows of every unit that a stage made worse. Returns how many rows.
-inline std::size_t keep_better(incoming const& old, objective const& measure, working_state& state,
-                               std::vector<double>& after) {
-  constexpr double close = 1e-3;  // products in float32 do not decide about less
-  std::size_t kept = 0;
-  for (std::size_t u = 0; u < after.size(); ++u) {
+template <executor Executor>
+std::size_t keep_better(incoming const& old, objective const& measure, working_state& state, std::vector<double>& after,
+                        Executor& executor) {
+  std::atomic<std::size_t> kept{0};
+  auto const body = [&](std::size_t u, auto& inner) {
     double const before = old.objectives[u];
     bool worse = !(after[u] <= before);
-    if (measure.is_separate() && std::abs(after[u] - before) <= close * std::abs(before)) {
-      double const gain = measure.gain(state, u, old.values.row(u));
-      worse = gain < 0.0;
-      if (!worse) after[u] = std::min(after[u], before);
+    double const doubt =
+        std::max(measure.uncertainty(state, state.values, u), measure.uncertainty(state, old.values, u));
+    if (std::abs(after[u] - before) <= doubt) {  // products in float32 do not decide about that
+      worse = measure.gain(state, old.values, u, inner) < 0.0;
+      after[u] = std::min(after[u], before);
     }
-    if (!worse) continue;
+    if (!worse) return;
     after[u] = before;
     std::size_t const first = u * measure.unit_rows(),
                       last = std::min(first + measure.unit_rows(), state.values.rows());
@@ -101,6 +103,14 @@ inline std::size_t keep_better(incoming const& old, objective const& measure, wo
       std::copy_n(old.scales.row(r), state.scales.columns(), state.scales.row(r));
       if (state.zeros.rows() != 0) std::copy_n(old.zeros.row(r), state.zeros.columns(), state.zeros.row(r));
     }
+  };
+  if (after.size() == 1) {
+    body(0, executor);
+  } else {
+    executor.for_ranges(after.size(), [&](std::size_t begin, std::size_t end) {
+      serial_executor alone;
+      for (std::size_t u = begin; u < end; ++u) body(u, alone);
+    });
   }
   return kept;
 }
@@ -134,7 +144,7 @@ void run_measured(statistics& known, working_state& state, incoming& old, stage_
       old.swap(state);
     }
     report.before = sum_of(old.objectives);
-    report.rows_kept = keep_better(old, measure, state, after);
+    report.rows_kept = keep_better(old, measure, state, after, executor);
   }
   report.after = sum_of(after);
   old.objectives = std::move(after);
@@ -202,15 +212,17 @@ std::vector<stage_report> run_chain(std::span<stage const> stages, statistics& k
 /// The yardstick of the whole chain is the damped objective of its last stage, per token: tr(D' G D H) of each block of
 /// rows that G couples if that is `two_sided`, else d H d' of each row (without Gram: its squared error, weighted by
 /// `importance`), for the target that `shift` leaves. Rows that a stage would make worse stay as they came in. Where
-/// `gram` is all zeros for no `tokens`, there is nothing to go by, and `scale_sweep` is all that runs.
+/// `gram` is all zeros for no `tokens`, there is nothing to go by, and `scale_sweep` is all that runs. Data-free stages
+/// are measured without H where memory does not hold a copy of it.
 ///
 /// Bytes are the same for any executor. Memory: see `solver_presets`.
 /// @throws shape_error (also where memory does not suffice), numeric_error, format_error, before any work: the message
 /// names the argument.
 template <format F, weight_type T, linalg_backend Linalg, executor Executor = serial_executor>
-solution<F> solve(matrix_view<T const> weights, solve_context const& context, std::span<stage const> stages,
+solution<F> solve(matrix_view<T const> weights, solve_context const& given, std::span<stage const> stages,
                   Linalg const& linalg, Executor&& executor = {}) {
   fp_environment_guard const guard;
+  auto const context = detail::affordable(given, weights.rows, weights.columns, stages);
   auto const usable = detail::usable_stages<F>(weights, context, stages);
   float const global_scale = context.global_scale
                                  ? *context.global_scale

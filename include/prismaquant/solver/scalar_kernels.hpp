@@ -148,7 +148,8 @@ bool scalar_refit(packed_square const& h, tile_row<F> const& row, std::size_t fi
   float const wanted = scale + slope / curvature;
   if (!(wanted > 0.0f && wanted < 1e30f && curvature > 0.0f)) return false;
   float const refit = nearest_scale<F>(wanted, row.t.global_scale), step = refit - scale;
-  if (!(step * (curvature * step * (1.0f + 1e-6f) - 2.0f * slope) < 0.0f)) return false;
+  float const least = -1e-7f * curvature * scale * scale;  // below it unquantized scales only creep
+  if (!(step * (curvature * step * (1.0f + 1e-6f) - 2.0f * slope) < least)) return false;
   row.scale(first) = refit;
   for (std::size_t c = 0; c < group; ++c) {
     float const moved = row.nearest(unit[c] * refit, first + c);

@@ -91,7 +91,7 @@ void require_monotone(unsigned i, std::string_view isa) {
       REQUIRE(now.report.before.value() == before.report.after.value());
       for (std::size_t unit = 0; unit < now.objectives.size(); ++unit) {
         INFO("unit " << unit);
-        REQUIRE(now.objectives[unit] <= before.objectives[unit] * (1 + 1e-6));
+        REQUIRE(now.objectives[unit] <= before.objectives[unit] * (1 + 1e-9));
       }
     }
     before = now;
@@ -110,6 +110,6 @@ TEMPLATE_LIST_TEST_CASE("no stage of a chain makes any row worse, on 1,000 rando
 TEMPLATE_TEST_CASE("nor by the plain kernels", "", nvfp4, mxfp8_e4m3, fp8_e4m3_channel, int4_g32) {
   std::string const before = active_kernels().isa;
   use_isa("scalar");
-  for (unsigned i = 0; i < problem_count() / 50; ++i) require_monotone<TestType>(i, "scalar");
+  for (unsigned i = 0; i < (problem_count() + 49) / 50; ++i) require_monotone<TestType>(i, "scalar");
   use_isa(before);
 }

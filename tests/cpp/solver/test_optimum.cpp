@@ -101,7 +101,7 @@ double least_change(problem const& p, quantized_matrix<F> const& q, std::size_t 
     for (double const x : elements) {
       double const value = (x - double{grid.zero}) * double{grid.scale};
       double const step = value - d[c] - double{p.weights.view()(row, c)};
-      if (std::abs(step) < 1e-6 * double{grid.scale}) continue;
+      if (std::abs(step) <= 1e-6 * std::abs(value)) continue;  // as it is, or rounded otherwise
       least = std::min(least, step * (slope + h(c, c) * step) / (std::abs(step) * size + h(c, c) * step * step));
     }
   }

@@ -64,7 +64,9 @@ PRISMAQUANT_INLINE i32 refit_group(float const* gain, float const* h, tile const
   i32 const usable = less(splat(0.0f), wanted) & less(wanted, splat(1e30f)) & less(splat(0.0f), curvature);
   f32 const refit = nearest_scale<typename F::scale>::of(select(usable, wanted, scale), splat(t.global_scale));
   f32 const step = refit - scale;
-  i32 const better = usable & less(step * (curvature * step * splat(1.0f + 1e-6f) - (slope + slope)), splat(0.0f));
+  // Scales that are not quantized come closer and closer: below this nothing is gained but sweeps.
+  f32 const least = splat(-1e-7f) * curvature * scale * scale;
+  i32 const better = usable & less(step * (curvature * step * splat(1.0f + 1e-6f) - (slope + slope)), least);
   if (is_zero(better)) return better;
   f32 const chosen = select(better, refit, scale);
   store(at_scale, chosen);
