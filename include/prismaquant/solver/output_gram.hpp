@@ -2,6 +2,7 @@
 /// The Gram of the output gradients as solvers use it: its diagonal blocks, per token and damped.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "prismaquant/solver/damping.hpp"
