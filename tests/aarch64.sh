@@ -11,6 +11,7 @@ source examples/environment.sh
 
 system_packages g++ catch2 g++-aarch64-linux-gnu qemu-user
 export PRISMAQUANT_TEST_FLOATS="${PRISMAQUANT_TEST_FLOATS:-1000000}" PRISMAQUANT_TEST_BLOCKS="${PRISMAQUANT_TEST_BLOCKS:-300000}"
+export PRISMAQUANT_TEST_PROBLEMS="${PRISMAQUANT_TEST_PROBLEMS:-20}"
 [ $# -ne 0 ] || set -- core formats codec solver kernels every_scale
 
 build=build/aarch64

@@ -52,7 +52,8 @@ class objective {
   /// sum, and they round by that.
   double uncertainty(working_state const& state, dense_matrix const& values, std::size_t u) const {
     constexpr double rounding = 16.0 * 0x1p-24;
-    std::size_t const n = values.columns(), first = u * unit_rows(), last = std::min(first + unit_rows(), values.rows());
+    std::size_t const n = values.columns(), first = u * unit_rows(),
+                      last = std::min(first + unit_rows(), values.rows());
     double sum = 0.0;
     for (std::size_t r = first; r < last; ++r) {
       double row = 0.0;

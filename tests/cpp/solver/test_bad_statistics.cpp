@@ -61,10 +61,11 @@ TEMPLATE_TEST_CASE("Grams of a condition number of 10^12 and of few inputs are s
   using F = TestType;
   auto steep = correlated(400, 96, 41);
   for (std::size_t t = 0; t < 400; ++t) {
-    for (std::size_t c = 0; c < 96; ++c) steep.elements[t * 96 + c] *= std::pow(10.0f, -6.0f * static_cast<float>(c) / 95);
+    for (std::size_t c = 0; c < 96; ++c)
+      steep.elements[t * 96 + c] *= std::pow(10.0f, -6.0f * static_cast<float>(c) / 95);
   }
-  for (auto const& p : {with_gram(20, steep, 1), with_gram(20, correlated(5, 96, 42), 2),
-                        with_gram(20, correlated(1, 96, 43), 3)}) {
+  for (auto const& p :
+       {with_gram(20, steep, 1), with_gram(20, correlated(5, 96, 42), 2), with_gram(20, correlated(1, 96, 43), 3)}) {
     for (float const damping : {1.0f, 1e-2f, 1e-6f, 0.0f}) {
       INFO(p.tokens << " tokens, damping " << damping);
       auto context = p.both_sided();
@@ -88,10 +89,10 @@ TEST_CASE("what cannot be factored is damped more, and that is reported") {
     REQUIRE(factored.damping < 1e-2);  // not the identity, nor anything near it
     auto const h = damped(p.h.view(), p.tokens, factored.damping);
     REQUIRE(factored.after.value() ==
-            Approx(total(row_objectives(deviations(p.weights, run<nvfp4>(p.weights.view(), context,
-                                                                         {scale_sweep{}, gptq{}}, linalg)
-                                                                   .quantized),
-                                        h)))
+            Approx(total(row_objectives(
+                       deviations(p.weights,
+                                  run<nvfp4>(p.weights.view(), context, {scale_sweep{}, gptq{}}, linalg).quantized),
+                       h)))
                 .epsilon(1e-3));
     REQUIRE(factored.after.value() < 0.8 * factored.before.value());
     context.damping = 1e-2f;
@@ -105,7 +106,8 @@ TEST_CASE("what is no Gram is refused after all retries, by name") {
   for (std::size_t i = 0; i < 16; ++i) {
     for (std::size_t j = 0; j < 16; ++j) p.h.elements[i * 16 + j] = i == j ? 1.0f : 1e9f;
   }
-  REQUIRE_THROWS_WITH(run<nvfp4>(p.weights.view(), p.one_sided(), one_sided_chain), Contains("gram cannot be factored"));
+  REQUIRE_THROWS_WITH(run<nvfp4>(p.weights.view(), p.one_sided(), one_sided_chain),
+                      Contains("gram cannot be factored"));
 }
 
 TEST_CASE("a Gram of zeros counts all columns as dead and weighs them alike") {
@@ -201,8 +203,8 @@ TEST_CASE("wrong shapes and missing statistics are refused with the argument's n
   REQUIRE_THROWS_AS(run<nvfp4>(p.weights.view(), context, {}), format_error);
   REQUIRE_THROWS_AS(run<nvfp4>(p.weights.view(), context, {gptq{}, shift{}}), format_error);
   REQUIRE_THROWS_AS(run<int4_g32>(p.weights.view(), context, {gptq{.scales = scale_choice::in_loop}}), format_error);
-  REQUIRE_THROWS_AS(
-      run<nvfp4>(p.weights.view(), context, {gptq{column_order::activation, scale_choice::in_loop}}), format_error);
+  REQUIRE_THROWS_AS(run<nvfp4>(p.weights.view(), context, {gptq{column_order::activation, scale_choice::in_loop}}),
+                    format_error);
 }
 
 TEMPLATE_LIST_TEST_CASE("columns that are no multiple of the group: an error that says so, or they work", "",

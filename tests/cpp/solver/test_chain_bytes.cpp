@@ -86,8 +86,8 @@ TEST_CASE("without output Gram, a row's bytes do not depend on the rows around i
   context.global_scale = shared_global_scale<scale_sweep, nvfp4>(block_amax(p.weights.view()));
   std::vector<stage> const stages = {gptq{}, coordinate_descent{}};
   auto const decoded = [&](std::size_t first, std::size_t count) {
-    auto const result = solve<nvfp4>(p.weights.view().part(first, 0, count, 128), context,
-                                     std::span<stage const>(stages), linalg);
+    auto const result =
+        solve<nvfp4>(p.weights.view().part(first, 0, count, 128), context, std::span<stage const>(stages), linalg);
     std::vector<float> values(count * 128);
     decode<nvfp4>(result.quantized.view(), view(std::span<float>(values), count, 128));
     return values;

@@ -136,9 +136,8 @@ TEMPLATE_LIST_TEST_CASE("GPTQ that chooses scales in the loop gives the loss and
         auto const result = run<F>(p, {gptq{order, scale_choice::in_loop}}, linalg);
         float const global_scale = result.quantized.global_scale();
         require_agreement(compare<F>(p, result, h, [&](float const* weights, std::size_t) {
-          return gptq_sweep_row<F>(weights, u, columns_in_order, global_scale, [&](int code, float amax) {
-            return in_window<F>(code, amax, global_scale);
-          });
+          return gptq_sweep_row<F>(weights, u, columns_in_order, global_scale,
+                                   [&](int code, float amax) { return in_window<F>(code, amax, global_scale); });
         }));
       }
     }

@@ -43,7 +43,8 @@ TEST_CASE("50,000 columns: solvers that use H refuse before any work and name th
 TEST_CASE("without a limit of one's own, nine tenths of the machine's memory are the limit") {
   double const memory = detail::physical_memory();
   if (memory > 1e15) return;  // this machine does not say
-  auto const columns = static_cast<std::size_t>(std::sqrt(memory / 10.0)) / 16 * 16 + 16;  // H, and U of 1.5 times as many
+  auto const columns =
+      static_cast<std::size_t>(std::sqrt(memory / 10.0)) / 16 * 16 + 16;  // H, and U of 1.5 times as many
   random_matrix const weights(1, columns, 62);
   REQUIRE_THROWS_WITH(solve<nvfp4>(weights.view(), {.gram = vast(columns), .tokens = 1000}, "fast", linalg),
                       Contains("would allocate") && Contains("memory_limit"));

@@ -125,9 +125,9 @@ TEMPLATE_TEST_CASE("no chain is below the enumerated optimum of four columns", "
   std::vector<double> optimum;
   for (std::size_t r = 0; r < rows; ++r) {
     float const* const w = p.weights.elements.data() + r * group;
-    optimum.push_back(enumerated(w, live, elements,
-                                 scales_near<F>(double{block_amax(p.weights.view().part(r, 0, 1, group))},
-                                                *context.global_scale)));
+    optimum.push_back(
+        enumerated(w, live, elements,
+                   scales_near<F>(double{block_amax(p.weights.view().part(r, 0, 1, group))}, *context.global_scale)));
   }
   std::vector<double> excess;
   std::vector<std::vector<stage>> const chains = {
@@ -158,7 +158,8 @@ TEMPLATE_LIST_TEST_CASE("coordinate descent ends only where no change of a singl
       REQUIRE(result.report.stages[1].passes > 1);
       REQUIRE(result.report.stages[1].changed > 0);
       double least = 1;
-      for (std::size_t r = 0; r < p.weights.rows; ++r) least = std::min(least, least_change<F>(p, result.quantized, r, h));
+      for (std::size_t r = 0; r < p.weights.rows; ++r)
+        least = std::min(least, least_change<F>(p, result.quantized, r, h));
       REQUIRE(least > -2e-6);
     }
   }

@@ -174,7 +174,8 @@ TEST_CASE("an expert that few tokens reached is solved for (tokens H + columns p
     problem p(24, 64, tokens, 78);
     random_matrix blended(64, 64, 0);
     for (std::size_t i = 0; i < blended.elements.size(); ++i) {
-      double const own = double{p.h.elements[i]} / static_cast<double>(tokens), pooled = double{all.h.elements[i]} / 2000;
+      double const own = double{p.h.elements[i]} / static_cast<double>(tokens),
+                   pooled = double{all.h.elements[i]} / 2000;
       double const n = static_cast<double>(tokens);
       blended.elements[i] = static_cast<float>((n * own + 64 * pooled) / (n + 64));
     }
