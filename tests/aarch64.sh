@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Builds the C++ tests of the codecs for 64-bit ARM with a cross compiler and runs them under qemu-user: the NEON kernels
+# Builds the C++ tests of codecs and solvers for 64-bit ARM with a cross compiler and runs them under qemu-user: the NEON kernels
 # against the scalar codec, on fewer random inputs than natively, because emulation is slow.
 #
-#   bash tests/aarch64.sh [TEST...]      by default core, formats, codec, solver, kernels, every_scale
+#   bash tests/aarch64.sh [TEST...]      by default core, formats, codec, solver, chain, kernels, every_scale
 #
 # Sets everything up on a bare Debian or Ubuntu machine. Needs no Python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source examples/environment.sh
 
-system_packages g++ catch2 g++-aarch64-linux-gnu qemu-user
+system_packages g++ catch2 libeigen3-dev g++-aarch64-linux-gnu qemu-user
 export PRISMAQUANT_TEST_FLOATS="${PRISMAQUANT_TEST_FLOATS:-1000000}" PRISMAQUANT_TEST_BLOCKS="${PRISMAQUANT_TEST_BLOCKS:-300000}"
-[ $# -ne 0 ] || set -- core formats codec solver kernels every_scale
+export PRISMAQUANT_TEST_PROBLEMS="${PRISMAQUANT_TEST_PROBLEMS:-20}"
+[ $# -ne 0 ] || set -- core formats codec solver chain kernels every_scale
 
 build=build/aarch64
 mkdir -p "$build"

@@ -10,7 +10,8 @@
 #                                        build/fuzz, for build/fuzz/tests/cpp/fuzz/fuzz_codec FILE.
 #
 # The C++ tests read how much random input to draw: PRISMAQUANT_TEST_FLOATS (float32 per format, 10^8 by default, "all")
-# and PRISMAQUANT_TEST_BLOCKS (NVFP4 blocks of which every scale is tried, 10^7). tests/aarch64.sh runs them under qemu.
+# PRISMAQUANT_TEST_BLOCKS (NVFP4 blocks of which every scale is tried, 10^7) and PRISMAQUANT_TEST_PROBLEMS (chains of
+# solvers per format, 1000). tests/aarch64.sh runs them under qemu.
 #
 # Sets everything up on a bare Debian or Ubuntu machine with Python 3.11 or newer.
 set -euo pipefail
@@ -49,7 +50,7 @@ cpp_tests build/tests
 case "${1:-}" in
   --sanitize)
     say "C++ tests under sanitizers"
-    export PRISMAQUANT_TEST_FLOATS=1000000 PRISMAQUANT_TEST_BLOCKS=200000
+    export PRISMAQUANT_TEST_FLOATS=1000000 PRISMAQUANT_TEST_BLOCKS=200000 PRISMAQUANT_TEST_PROBLEMS=50
     cpp_tests build/sanitize "${sanitizers[@]}"
     ;;
   --exhaustive)

@@ -6,8 +6,8 @@
 #include <span>
 
 #include "prismaquant/solver/codes.hpp"
+#include "prismaquant/solver/keep_better.hpp"
 #include "prismaquant/solver/memory.hpp"
-#include "prismaquant/solver/objective.hpp"
 #include "prismaquant/solver/scalar_kernels.hpp"
 #include "prismaquant/solver/statistics.hpp"
 
@@ -66,46 +66,6 @@ struct chain_run {
   }
 };
 
-/// What came in to a stage, and how good it is.
-struct incoming {
-  dense_matrix values, scales, zeros;
-  std::vector<double> objectives;
-
-  void swap(working_state& state) {
-    std::swap(values, state.values);
-    std::swap(scales, state.scales);
-    std::swap(zeros, state.zeros);
-  }
-};
-
-/// Puts back the rows of every unit that a stage made worse. Returns how many rows.
-inline std::size_t keep_better(incoming const& old, objective const& measure, working_state& state,
-                               std::vector<double>& after) {
-  constexpr double close = 1e-3;  // products in float32 do not decide about less
-  std::size_t kept = 0;
-  for (std::size_t u = 0; u < after.size(); ++u) {
-    double const before = old.objectives[u];
-    bool worse = !(after[u] <= before);
-    if (measure.is_separate() && std::abs(after[u] - before) <= close * std::abs(before)) {
-      double const gain = measure.gain(state, u, old.values.row(u));
-      worse = gain < 0.0;
-      if (!worse) after[u] = std::min(after[u], before);
-    }
-    if (!worse) continue;
-    after[u] = before;
-    std::size_t const first = u * measure.unit_rows(),
-                      last = std::min(first + measure.unit_rows(), state.values.rows());
-    kept += last - first;
-    for (std::size_t r = first; r < last; ++r) {
-      std::copy_n(old.values.row(r), state.values.columns(), state.values.row(r));
-      std::copy_n(old.scales.row(r), state.scales.columns(), state.scales.row(r));
-      if (state.zeros.rows() != 0) std::copy_n(old.zeros.row(r), state.zeros.columns(), state.zeros.row(r));
-    }
-  }
-  if (kept != 0) state.forget_slopes();
-  return kept;
-}
-
 inline double sum_of(std::vector<double> const& numbers) {
   double sum = 0.0;
   for (double x : numbers) sum += x;
@@ -137,7 +97,7 @@ void run_measured(statistics& known, working_state& state, incoming& old, stage_
       state.forget_slopes();
     }
     report.before = sum_of(old.objectives);
-    report.rows_kept = keep_better(old, measure, state, after);
+    report.rows_kept = keep_better(old, measure, state, after, executor);
   }
   report.after = sum_of(after);
   old.objectives = std::move(after);
@@ -205,15 +165,17 @@ std::vector<stage_report> run_chain(std::span<stage const> stages, statistics& k
 /// The yardstick of the whole chain is the damped objective of its last stage, per token: tr(D' G D H) of each block of
 /// rows that G couples if that is `two_sided`, else d H d' of each row (without Gram: its squared error, weighted by
 /// `importance`), for the target that `shift` leaves. Rows that a stage would make worse stay as they came in. Where
-/// `gram` is all zeros for no `tokens`, there is nothing to go by, and `scale_sweep` is all that runs.
+/// `gram` is all zeros for no `tokens`, there is nothing to go by, and `scale_sweep` is all that runs. Data-free stages
+/// are measured without H where memory does not hold a copy of it.
 ///
 /// Bytes are the same for any executor. Memory: see `solver_presets`.
 /// @throws shape_error (also where memory does not suffice), numeric_error, format_error, before any work: the message
 /// names the argument.
 template <format F, weight_type T, linalg_backend Linalg, executor Executor = serial_executor>
-solution<F> solve(matrix_view<T const> weights, solve_context const& context, std::span<stage const> stages,
+solution<F> solve(matrix_view<T const> weights, solve_context const& given, std::span<stage const> stages,
                   Linalg const& linalg, Executor&& executor = {}) {
   fp_environment_guard const guard;
+  auto const context = detail::affordable(given, weights.rows, weights.columns, stages);
   auto const usable = detail::usable_stages<F>(weights, context, stages);
   float const global_scale = context.global_scale
                                  ? *context.global_scale

@@ -24,6 +24,11 @@ inline double physical_memory() {
   return 1e300;
 }
 
+inline bool uses_gram(stage const& s) {
+  auto const* const sweep = std::get_if<scale_sweep>(&s);
+  return needs_of(s).gram || (sweep != nullptr && sweep->use_gram_diagonal);
+}
+
 /// Bytes that `stages` allocate at their peak, without what grows with rows only or columns only.
 inline double peak_memory(std::size_t rows, std::size_t columns, std::span<stage const> stages, bool coupled) {
   double const rc = static_cast<double>(rows) * static_cast<double>(columns);
@@ -31,7 +36,7 @@ inline double peak_memory(std::size_t rows, std::size_t columns, std::span<stage
   double const state = stages.size() > 1 ? 3 * rc : 2 * rc;  // target, values, those of the stage before
   double gram = 0, most = 0;
   for (auto const& s : stages) {
-    if (needs_of(s).gram) gram = cc;
+    if (uses_gram(s)) gram = cc;
     double const extra = std::holds_alternative<gptq>(s)    ? 1.5 * cc  // U, then its strips
                          : std::holds_alternative<shift>(s) ? 2 * cc + 2 * rc
                                                             : 0.0;
@@ -47,18 +52,32 @@ inline std::string gigabytes(double bytes) {
   return text;
 }
 
+inline double allowed_memory(solve_context const& context) {
+  return context.memory_limit != 0 ? static_cast<double>(context.memory_limit) : 0.9 * physical_memory();
+}
+
 /// @throws shape_error if the stages that use H need more memory than there may be.
 inline void require_memory(std::size_t rows, std::size_t columns, std::span<stage const> stages, bool coupled,
-                           std::size_t limit) {
-  auto const first = std::find_if(stages.begin(), stages.end(), [](stage const& s) { return needs_of(s).gram; });
-  if (first == stages.end()) return;
-  double const needed = peak_memory(rows, columns, stages, coupled);
-  double const allowed = limit != 0 ? static_cast<double>(limit) : 0.9 * physical_memory();
+                           solve_context const& context) {
+  auto const first = std::find_if(stages.begin(), stages.end(), uses_gram);
+  if (first == stages.end() || (!needs_of(*first).gram && !knows_gram(context))) return;
+  double const needed = peak_memory(rows, columns, stages, coupled), allowed = allowed_memory(context);
   if (needed <= allowed) return;
   throw shape_error("weight is " + shape_text(rows, columns) + ": solver '" + std::string(name_of(*first)) +
                     "' and those after it would allocate " + gigabytes(needed) + ", " + gigabytes(allowed) +
                     " are allowed; take rtn or scale_sweep, which need no matrix of columns x columns, or raise "
                     "memory_limit");
+}
+
+/// `context`, without a Gram that would only serve to measure data-free stages and takes more memory than there may be.
+inline solve_context affordable(solve_context context, std::size_t rows, std::size_t columns,
+                                std::span<stage const> stages) {
+  if (!knows_gram(context) || std::any_of(stages.begin(), stages.end(), uses_gram)) return context;
+  double const gram = sizeof(float) * static_cast<double>(columns) * static_cast<double>(columns);
+  if (peak_memory(rows, columns, stages, false) + gram > allowed_memory(context)) {
+    context.gram = context.pooled_gram = {};
+  }
+  return context;
 }
 
 }  // namespace prismaquant::detail

@@ -41,31 +41,67 @@ class objective {
     return result;
   }
 
-  /// By how much row `r` of `state` is better than `before` (its values then; the target is the same): exact but for
-  /// float64 rounding, in time for the columns that changed. Of separate rows only.
-  double gain(working_state const& state, std::size_t r, float const* before) const {
-    float const *const values = state.values.row(r), *const target = state.target.row(r);
-    std::size_t const n = state.target.columns();
-    double difference = 0.0;  // sum of (d' - d) H (d' + d)
-    for (std::size_t i = 0; i < n; ++i) {
-      if (values[i] == before[i]) continue;
-      double slope = 0.0;
-      auto const add = [&](std::size_t j, double weight) {
-        slope += weight * (double{values[j]} + double{before[j]} - 2.0 * double{target[j]});
-      };
-      if (h_.view().columns == 0) {
-        add(i, weight_of(r, i));
-      } else {
-        for (std::size_t j = 0; j < n; ++j) add(j, double{h_.view()(i, j)});
+  /// How far `measure` may be off for unit `u` with `values`: what products in float32 sum can be far larger than the
+  /// sum, and they round by that.
+  double uncertainty(working_state const& state, dense_matrix const& values, std::size_t u) const {
+    constexpr double rounding = 16.0 * 0x1p-24;
+    std::size_t const n = values.columns(), first = u * unit_rows(),
+                      last = std::min(first + unit_rows(), values.rows());
+    double sum = 0.0;
+    for (std::size_t r = first; r < last; ++r) {
+      double row = 0.0;
+      for (std::size_t c = 0; c < n; ++c) {
+        double const d = double{values.row(r)[c]} - double{state.target.row(r)[c]};
+        row += d * d * (h_.view().columns == 0 ? weight_of(r, c) : double{h_.view()(c, c)});
       }
-      difference += (double{values[i]} - double{before[i]}) * slope;
+      sum += is_separate() ? row : row * double{g_.part(u)(r - first, r - first)};
     }
-    return -difference;
+    return rounding * std::sqrt(static_cast<double>(n + last - first)) * sum;
+  }
+
+  /// By how much unit `u` of `state` is better than `before` (values then; the target is the same): exact but for
+  /// float64 rounding, in time for the columns that changed.
+  template <executor Executor>
+  double gain(working_state const& state, dense_matrix const& before, std::size_t u, Executor& executor) const {
+    std::size_t const n = state.target.columns(), first = u * unit_rows();
+    std::size_t const rows = std::min(unit_rows(), state.target.rows() - first);
+    std::vector<double> differences(n);  // tr((D1 - D0)' G (D1 + D0) H), column by column
+    executor.for_ranges(n, [&](std::size_t begin, std::size_t end) {
+      std::vector<double> slopes(rows);
+      for (std::size_t c = begin; c < end; ++c) {
+        auto const step = [&](std::size_t r) {
+          return double{state.values.row(first + r)[c]} - double{before.row(first + r)[c]};
+        };
+        bool changed = false;
+        for (std::size_t r = 0; r < rows; ++r) changed = changed || step(r) != 0.0;
+        if (!changed) continue;
+        for (std::size_t r = 0; r < rows; ++r) slopes[r] = slope(state, before, first + r, c);
+        for (std::size_t r = 0; r < rows; ++r) {
+          if (step(r) == 0.0) continue;
+          double mixed = is_separate() ? slopes[r] : 0.0;
+          for (std::size_t q = 0; q < rows && !is_separate(); ++q) mixed += double{g_.part(u)(r, q)} * slopes[q];
+          differences[c] += step(r) * mixed;
+        }
+      }
+    });
+    double sum = 0.0;
+    for (double const difference : differences) sum += difference;
+    return -sum;
   }
 
  private:
   double weight_of(std::size_t r, std::size_t c) const {
     return importance_.data != nullptr ? double{importance_(r, c)} : 1.0;
+  }
+
+  /// Element `c` of (d1 + d0) H of row `r`, in float64 from the values.
+  double slope(working_state const& state, dense_matrix const& before, std::size_t r, std::size_t c) const {
+    float const *const now = state.values.row(r), *const then = before.row(r), *const target = state.target.row(r);
+    auto const both = [&](std::size_t j) { return double{now[j]} + double{then[j]} - 2.0 * double{target[j]}; };
+    if (h_.view().columns == 0) return weight_of(r, c) * both(c);
+    double sum = 0.0;
+    for (std::size_t j = 0; j < state.target.columns(); ++j) sum += double{h_.view()(c, j)} * both(j);
+    return sum;
   }
 
   double separate(working_state const& state, std::size_t r) const {

@@ -174,7 +174,8 @@ struct scalar_row {
     float const wanted = scale - slope / curvature;
     if (!(wanted > 0.0f && wanted < 1e30f && curvature > 0.0f)) return false;
     float const best = nearest_scale<F>(wanted, p.global_scale), step = best - scale;
-    if (!(step * (curvature * step * (1.0f + 1e-6f) + 2.0f * slope) < 0.0f)) return false;
+    float const least = -1e-7f * curvature * scale * scale;  // below it unquantized scales only creep
+    if (!(step * (curvature * step * (1.0f + 1e-6f) + 2.0f * slope) < least)) return false;
     scales[first / group] = best;
     for (std::size_t c = 0; c < group; ++c) {
       float const moved = nearest(unit[c] * best, first + c);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string_view>
 
+#include "prismaquant/solver/column_order.hpp"
 #include "prismaquant/solver/damping.hpp"
 #include "prismaquant/solver/products.hpp"
 #include "prismaquant/solver/solution.hpp"

@@ -76,7 +76,7 @@ std::vector<stage> usable_stages(matrix_view<T const> weights, solve_context con
     }
   }
   bool const coupled = std::holds_alternative<two_sided>(usable.back());
-  require_memory(weights.rows, weights.columns, usable, coupled, context.memory_limit);
+  require_memory(weights.rows, weights.columns, usable, coupled, context);
   require_statistics(weights.rows, weights.columns, context, usable);
   if (context.gram.data == nullptr || context.tokens != 0) return usable;
   if (!is_zero(context.gram)) throw numeric_error("tokens is 0, but gram is not: how many inputs does it sum?");

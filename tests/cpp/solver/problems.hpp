@@ -79,15 +79,18 @@ struct problem {
   random_matrix h, g;
 };
 
-// sum / tokens, damped by the rule or by the given share.
+// sum / tokens, damped by the rule or by the given share, in float32 as solvers keep it: of a Gram that is all but
+// singular, rounding is a part.
 inline square_matrix damped(matrix_view<float const> sum, std::size_t tokens, double share) {
   square_matrix m(sum.rows);
+  double const own = 1.0 / static_cast<double>(tokens);
   double trace = 0;
-  for (std::size_t i = 0; i < m.n; ++i) trace += double{sum(i, i)} / static_cast<double>(tokens);
   for (std::size_t i = 0; i < m.n; ++i) {
-    for (std::size_t j = 0; j < m.n; ++j) m(i, j) = double{sum(i, j)} / static_cast<double>(tokens);
-    m(i, i) += trace > 0 ? share * trace / static_cast<double>(m.n) : 1.0;
+    for (std::size_t j = 0; j < m.n; ++j) m(i, j) = double{static_cast<float>(double{sum(i, j)} * own)};
+    trace += m(i, i);
   }
+  double const added = trace > 0 ? share * trace / static_cast<double>(m.n) : 1.0;
+  for (std::size_t i = 0; i < m.n; ++i) m(i, i) = double{static_cast<float>(m(i, i) + added)};
   return m;
 }
 inline square_matrix damped(matrix_view<float const> sum, std::size_t tokens) {

@@ -1,6 +1,7 @@
-// Chains give the same bytes in whatever way they run, and nearly the same loss on every instruction set.
-#include "prismaquant/formats/format_list.hpp"
-#include "prismaquant/solver/kernels/library.hpp"
+// What a chain stores depends on nothing but its arguments: not on threads, the order of work, other rows.
+#include <functional>
+
+#include "kernels/everywhere.hpp"
 #include "solver/problems.hpp"
 #include "support/catch.hpp"
 
@@ -11,85 +12,107 @@ namespace {
 
 eigen_backend const linalg;
 
-// One range for each index, the last one first.
-struct backwards_executor {
-  template <class Body>
-  void for_ranges(std::size_t count, Body&& body) const {
-    while (count-- > 0) body(count, count + 1);
+// Calls of one index each, in an order of its own.
+struct reordering_executor {
+  unsigned seed;  // 0: backwards
+  void for_ranges(std::size_t count, std::function<void(std::size_t, std::size_t)> const& body) const {
+    std::vector<std::size_t> order(count);
+    for (std::size_t i = 0; i < count; ++i) order[i] = count - 1 - i;
+    if (seed != 0) std::shuffle(order.begin(), order.end(), std::mt19937(seed));
+    for (std::size_t const i : order) body(i, i + 1);
   }
 };
 
-// A problem of several tiles, blocks and strips, with everything known.
-struct full_problem : problem {
-  full_problem() : problem(300, 288, 900, 1) {
-    cross = h;
-    random_matrix const noise(columns(), columns(), 5, 0.5f);
-    for (std::size_t i = 0; i < cross.elements.size(); ++i) cross.elements[i] += noise.elements[i];
+// Any executor behind one type: the chain is compiled once per format.
+struct any_executor {
+  std::function<void(std::size_t, std::function<void(std::size_t, std::size_t)> const&)> run;
+  void for_ranges(std::size_t count, std::function<void(std::size_t, std::size_t)> const& body) const {
+    run(count, body);
   }
-  std::size_t columns() const { return weights.columns; }
-  solve_context known() const {
-    auto context = both_sided();
-    context.cross_gram = cross.view();
-    return context;
-  }
-  random_matrix cross{1, 1, 0};
 };
+
+template <class Executor>
+any_executor any(Executor executor) {
+  return {[executor](std::size_t count, std::function<void(std::size_t, std::size_t)> const& body) {
+    executor.for_ranges(count, body);
+  }};
+}
 
 template <class F>
-struct chain_bytes {
-  template <class Executor>
-  chain_bytes(full_problem const& p, std::string_view preset, Executor const& executor)
-      : solved(solve<F>(p.weights.view(), p.known(), preset, linalg, executor)) {}
+solution<F> run(problem const& p, solve_context const& context, std::vector<stage> const& stages,
+                any_executor const& executor) {
+  return solve<F>(p.weights.view(), context, std::span<stage const>(stages), linalg, executor);
+}
 
-  bool operator==(chain_bytes const& other) const {
-    auto const a = solved.quantized.view(), b = other.solved.quantized.view();
-    return same(a.codes, b.codes) && same(a.scales, b.scales) && a.global_scale == b.global_scale &&
-           solved.report.stages.back().after == other.solved.report.stages.back().after;
-  }
-  template <class View>
-  static bool same(View a, View b) {
-    for (std::size_t r = 0; r < a.rows; ++r) {
-      for (std::size_t c = 0; c < a.columns; ++c) {
-        if (a(r, c) != b(r, c)) return false;
-      }
-    }
-    return true;
-  }
-  solution<F> solved;
-};
+std::vector<std::vector<stage>> chains() {
+  return {{shift{}, gptq{}, coordinate_descent{}, two_sided{}},
+          {scale_sweep{}, gptq{}, coordinate_descent{.sweeps = 2}, two_sided{.block = 48, .passes = 1}},
+          {gptq{column_order::natural, scale_choice::given}, coordinate_descent{}}};
+}
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("the same bytes for any number of threads, whatever comes first", "", nvfp4, mxfp8_e4m3,
-                   fp8_e4m3_channel, fp8_e4m3_block, int4_g32_asym) {
-  full_problem const p;
-  for (char const* preset : {"fast", "best"}) {
-    chain_bytes<TestType> const alone(p, preset, serial_executor{});
-    for (std::size_t threads : {2, 7}) REQUIRE(chain_bytes<TestType>(p, preset, thread_executor(threads)) == alone);
-    REQUIRE(chain_bytes<TestType>(p, preset, backwards_executor{}) == alone);
+TEMPLATE_TEST_CASE("a chain stores the same bytes and reports the same for any executor", "", nvfp4, mxfp4,
+                   fp8_e4m3_block, int4_g32_asym) {
+  problem const p(300, 160, 400, 21);
+  auto const source = correlated(400, 160, 31);
+  auto const cross = gram(source, correlated(400, 160, 32));
+  auto context = p.both_sided();
+  context.cross_gram = cross.view();
+  for (auto const& stages : chains()) {
+    auto const alone = run<TestType>(p, context, stages, any(serial_executor{}));
+    auto const expected = bytes_of(alone.quantized);
+    auto const check = [&](any_executor const& executor, std::string_view what) {
+      auto const other = run<TestType>(p, context, stages, executor);
+      require_equal(bytes_of(other.quantized), expected, what);
+      for (std::size_t i = 0; i < stages.size(); ++i) {
+        INFO(what << ", stage " << i);
+        REQUIRE(other.report.stages[i].after == alone.report.stages[i].after);
+        REQUIRE(other.report.stages[i].changed == alone.report.stages[i].changed);
+        REQUIRE(other.report.stages[i].rows_kept == alone.report.stages[i].rows_kept);
+      }
+    };
+    check(any(thread_executor(1)), "1 thread");
+    check(any(thread_executor(2)), "2 threads");
+    check(any(thread_executor(7)), "7 threads");
+    check(any(reordering_executor{0}), "backwards");
+    check(any(reordering_executor{5}), "shuffled");
   }
 }
 
-TEMPLATE_TEST_CASE("instruction sets with fused products give the same bytes, the others nearly the same loss", "",
-                   nvfp4, mxfp4, fp8_e4m3_channel) {
-  full_problem const p;
-  std::string const widest = active_kernels().isa;
-  for (char const* preset : {"fast", "best"}) {
-    chain_bytes<TestType> const expected(p, preset, serial_executor{});
-    auto const loss = [](auto const& solved) { return solved.report.stages.back().after.value(); };
-    double const one_sided = loss(solve<TestType>(p.weights.view(), p.one_sided(), preset, linalg));
-    for (auto const& isa : available_isas()) {
-      use_isa(isa);
-      CAPTURE(isa, preset);
-      REQUIRE(loss(solve<TestType>(p.weights.view(), p.one_sided(), preset, linalg)) ==
-              Approx(one_sided).epsilon(1e-4));
-      chain_bytes<TestType> const both(p, preset, serial_executor{});
-      if (isa == "scalar" || isa == "baseline") {  // one near tie that falls the other way leads to another optimum
-        REQUIRE(loss(both.solved) == Approx(loss(expected.solved)).epsilon(2e-3));
-      } else {
-        REQUIRE(both == expected);
-      }
-    }
-    use_isa(widest);
+TEST_CASE("without output Gram, a row's bytes do not depend on the rows around it") {
+  problem p(150, 128, 300, 22);
+  auto context = p.one_sided();
+  context.global_scale = shared_global_scale<scale_sweep, nvfp4>(block_amax(p.weights.view()));
+  std::vector<stage> const stages = {gptq{}, coordinate_descent{}};
+  auto const decoded = [&](std::size_t first, std::size_t count) {
+    auto const result =
+        solve<nvfp4>(p.weights.view().part(first, 0, count, 128), context, std::span<stage const>(stages), linalg);
+    std::vector<float> values(count * 128);
+    decode<nvfp4>(result.quantized.view(), view(std::span<float>(values), count, 128));
+    return values;
+  };
+  auto const together = decoded(0, 150);
+  for (std::size_t const first : {0, 1, 47, 100, 149}) {
+    auto const some = decoded(first, 150 - first);
+    REQUIRE(std::equal(some.begin(), some.end(), together.begin() + static_cast<std::ptrdiff_t>(first * 128)));
+  }
+}
+
+TEMPLATE_TEST_CASE("the loss of a chain is the same on every instruction set but for 1e-4", "", nvfp4, mxfp4,
+                   mxfp8_e4m3, fp8_e4m3_channel, int4_g128) {
+  problem const p(400, 256, 600, 23);
+  auto const context = p.both_sided();
+  for (std::vector<stage> const& stages :
+       {std::vector<stage>{scale_sweep{}, gptq{}}, std::vector<stage>{gptq{}, coordinate_descent{}},
+        std::vector<stage>{gptq{}, coordinate_descent{}, two_sided{.block = 64}}}) {
+    auto const loss = [&] {
+      return run<TestType>(p, context, stages, any(serial_executor{})).report.stages.back().after.value();
+    };
+    double const expected = on_scalar(loss);
+    on_every_isa([&] {
+      INFO(TestType::name << ", " << stages.size() << " stages");
+      REQUIRE(loss() == Approx(expected).epsilon(1e-4));
+    });
   }
 }

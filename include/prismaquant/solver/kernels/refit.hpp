@@ -99,7 +99,9 @@ struct group_refit {
     alignas(64) float nearest[16];
     store(nearest, nearest_scale<typename F::scale>::of(splat(wanted), splat(p.global_scale)));
     float const refit = nearest[0], step = refit - scale;
-    if (!(step * (curvature * step * (1.0f + 1e-6f) + 2.0f * slope) < 0.0f)) return false;
+    // Scales that are not quantized come closer and closer: below this nothing is gained but sweeps.
+    float const least = -1e-7f * curvature * scale * scale;
+    if (!(step * (curvature * step * (1.0f + 1e-6f) + 2.0f * slope) < least)) return false;
     row.scales[first / group] = refit;
     for (std::size_t c = 0; c < group; ++c) {
       float const moved = units[c] * refit, change = moved - row.values[first + c];
