@@ -33,7 +33,7 @@ struct positive_part {
   PRISMAQUANT_INLINE static i32 of(f32 x) { return max(bits(x), splat(0)); }
 };
 struct negative_part {
-  PRISMAQUANT_INLINE static i32 of(f32 x) { return max(bits(x) - splat(INT32_MIN), splat(0)); }
+  PRISMAQUANT_INLINE static i32 of(f32 x) { return less(bits(x), splat(0)) & magnitude_bits(x); }
 };
 
 /// Largest magnitudes of 16 groups. 16-bit weights stay 16 bits wide, because magnitudes compare as integers in either
