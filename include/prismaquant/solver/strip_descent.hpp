@@ -2,6 +2,11 @@
 /// Brings rows of a matrix to the kernels of coordinate descent, strip of columns by strip.
 #pragma once
 
+#include <algorithm>
+#include <utility>
+
+#include "prismaquant/solver/aligned_floats.hpp"
+#include "prismaquant/solver/dense_matrix.hpp"
 #include "prismaquant/solver/kernels/table.hpp"
 #include "prismaquant/solver/products.hpp"
 
