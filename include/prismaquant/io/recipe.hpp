@@ -42,6 +42,7 @@ struct recipe {
   std::optional<double> predicted_kl;
   std::optional<double> lower_bound;
   std::vector<recipe_unit> units;
+  std::optional<std::string> calibration;  ///< what the preset solved for; none for data-free presets
   std::vector<recipe_note> notes;
 };
 
@@ -120,7 +121,7 @@ json nullable(std::optional<T> const& value) {
 
 }  // namespace detail
 
-/// Reads a recipe document. Fields that it does not know are ignored; `notes` may be missing.
+/// Reads a recipe document. Fields that it does not know are ignored; `calibration` and `notes` may be missing.
 /// @throws parse_error: not JSON, another schema, or a field that is missing or of the wrong type (its path is named).
 inline recipe parse_recipe(std::string_view text) {
   auto const document = detail::json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -150,6 +151,7 @@ inline recipe parse_recipe(std::string_view text) {
     fields.read("bytes", unit.bytes);
     fields.read("price", unit.price);
   });
+  if (root.has("calibration")) root.read("calibration", result.calibration);
   if (root.has("notes")) {
     root.each("notes", [&](detail::json const& element, std::string const& path) {
       detail::field_reader const fields(element, path);
@@ -185,6 +187,7 @@ inline std::string to_json(recipe const& plan) {
                                  {"predicted_kl", detail::nullable(plan.predicted_kl)},
                                  {"lower_bound", detail::nullable(plan.lower_bound)},
                                  {"units", std::move(units)},
+                                 {"calibration", detail::nullable(plan.calibration)},
                                  {"notes", std::move(notes)}};
   return document.dump(1) + "\n";
 }

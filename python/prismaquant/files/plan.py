@@ -75,6 +75,8 @@ class Plan:
         Proven lower bound of that sum under the budget (equal: the plan is optimal).
     units
         Decisions in the order of the model.
+    calibration
+        `Sensitivity.calibration` of the statistics that the preset solves with; ``None`` for data-free presets.
     notes
         Remarks.
     """
@@ -88,6 +90,7 @@ class Plan:
     predicted_kl: float | None
     lower_bound: float | None
     units: tuple[PlannedUnit, ...]
+    calibration: str | None = None
     notes: tuple[Note, ...] = ()
 
     @property

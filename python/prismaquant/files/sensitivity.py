@@ -14,11 +14,22 @@ from safetensors import SafetensorError, safe_open
 
 from prismaquant.errors import StageFileError
 from prismaquant.files import record
+from prismaquant.files.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from prismaquant.types import Array
 
-__all__ = ["SCHEMA", "Candidate", "Document", "LinearSensitivity", "Sensitivity", "UnitSensitivity", "read", "write"]
+__all__ = [
+    "SCHEMA",
+    "Candidate",
+    "Document",
+    "LinearSensitivity",
+    "Sensitivity",
+    "UnitSensitivity",
+    "calibration_of",
+    "read",
+    "write",
+]
 
 SCHEMA = "prismaquant.sensitivity/1"
 
@@ -87,6 +98,16 @@ class Document:
     preset: str
     prices: tuple[str, ...]
     units: tuple[UnitSensitivity, ...]
+
+    @property
+    def calibration(self) -> str:
+        """Fingerprint of what the statistics depend on beside the model."""
+        return calibration_of(self.data, self.probes, self.seed)
+
+
+def calibration_of(data: str, probes: int, seed: int) -> str:
+    """`Sensitivity.calibration` of a probe with these settings."""
+    return fingerprint([data.encode(), str(probes).encode(), str(seed).encode()])
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,11 @@ TEST_CASE("fields arrive where they belong") {
   REQUIRE(plan.notes.size() == 1);
 }
 
+TEST_CASE("a recipe of a preset that solves for data names the data") {
+  REQUIRE(read("good", "solved_for_data.json").calibration.value().starts_with("sha256:"));
+  REQUIRE_FALSE(read("good", "mixed.json").calibration.has_value());
+}
+
 TEST_CASE("a number without a fraction is an integer however it is written") {
   recipe const plan = read("good", "whole_numbers_written_as_floats.json");
   REQUIRE(plan.parameters == 65536);
