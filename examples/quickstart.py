@@ -24,10 +24,10 @@ HELD_OUT = EXAMPLES / "data" / "evaluation.txt"  # a second sample, disjoint fro
 
 #: name -> arguments of `quantize`
 BUILDS = {
-    "NVFP4": {"schemes": ("NVFP4A16",)},
     "4.75 bits": {"bpw": 4.75},
     "5.5 bits": {"bpw": 5.5},
     "6.0 bits": {"bpw": 6.0},
+    "NVFP4": {"schemes": ("NVFP4A16",)},
     "FP8": {"schemes": ("FP8_DYNAMIC",)},
 }
 

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from prismaquant.errors import ModelError
+from prismaquant.rendering.render import Grams
 from prismaquant.streaming import Observation, Visit
 
 __all__ = ["LinearStatistics", "collect"]
+
+_WHOLE_GRAM_ROWS = 4096
+_BLOCK_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class LinearStatistics:
         float32 ``[columns, columns]``: ``X^T X``. One tensor for all Linears that share their input.
     input_amax
         Largest ``|x|``.
+    grams
+        What solvers take; ``None`` where the gradients' Gram was not wanted.
     """
 
     tokens: int
@@ -36,13 +42,20 @@ class LinearStatistics:
     fisher_rows: torch.Tensor
     gram: torch.Tensor
     input_amax: float
+    grams: Grams | None = None
 
     def __repr__(self) -> str:
         return f"LinearStatistics({self.tokens} tokens, trace {self.fisher_trace:.4g}, amax {self.input_amax:.4g})"
 
 
-def collect(visits: Iterable[Visit]) -> dict[str, LinearStatistics]:
-    """Linear name -> sums over ``visits``, which are of one layer."""
+def collect(visits: Iterable[Visit], *, output_grams: bool = False) -> dict[str, LinearStatistics]:
+    """Linear name -> sums over ``visits``, which are of one layer.
+
+    Parameters
+    ----------
+    output_grams
+        Whether the Grams of the output gradients are wanted: whole up to 4096 rows, else blocks of 128.
+    """
     inputs: dict[str, _InputSums] = {}  # by the first Linear that gets the input
     gradients: dict[str, _GradientSums] = {}
     leaders: dict[str, str] = {}
@@ -54,7 +67,7 @@ def collect(visits: Iterable[Visit]) -> dict[str, LinearStatistics]:
                 raise ModelError(f"gets the input of {before!r} in one batch, of {leader!r} in another", where=name)
             if leader == name:
                 inputs.setdefault(name, _InputSums()).add(seen.input)
-            gradients.setdefault(name, _GradientSums()).add(seen, inputs[leader].squares)
+            gradients.setdefault(name, _GradientSums(output_grams)).add(seen, inputs[leader].squares)
     return {name: sums.finish(inputs[leaders[name]]) for name, sums in gradients.items()}
 
 
@@ -75,7 +88,8 @@ class _InputSums:
 
 
 class _GradientSums:
-    def __init__(self) -> None:
+    def __init__(self, with_gram: bool) -> None:
+        self.gram = _BlockGram() if with_gram else None
         self.trace = 0.0
         self.rows = torch.zeros((), dtype=torch.float64)
 
@@ -84,6 +98,34 @@ class _GradientSums:
         # Per token: the square of a sum over tokens would be another matrix, dominated by their cross terms.
         self.trace += float(squares.sum(dim=1).double() @ input_squares.double())
         self.rows = self.rows + squares.sum(dim=0).double()
+        if self.gram is not None:
+            self.gram.add(seen.gradients.flatten(0, 1))
 
     def finish(self, inputs: _InputSums) -> LinearStatistics:
-        return LinearStatistics(inputs.tokens, self.trace, self.rows, inputs.gram, inputs.amax)
+        grams = None
+        if self.gram is not None:
+            grams = Grams(inputs.gram, inputs.tokens, self.gram.blocks(), self.gram.vectors)
+        return LinearStatistics(inputs.tokens, self.trace, self.rows, inputs.gram, inputs.amax, grams)
+
+
+class _BlockGram:
+    """Diagonal blocks of the Gram of vectors ``[n, rows]``."""
+
+    def __init__(self) -> None:
+        self.vectors = 0
+        self._rows = 0
+        self._sums = torch.zeros(())
+
+    def add(self, vectors: torch.Tensor) -> None:
+        self._rows = vectors.shape[1]
+        block = self._rows if self._rows <= _WHOLE_GRAM_ROWS else _BLOCK_ROWS
+        padded = torch.nn.functional.pad(vectors, (0, -self._rows % block))
+        parts = padded.view(len(vectors), -1, block).transpose(0, 1)  # [blocks, n, block]
+        if self._sums.ndim == 0:
+            self._sums = vectors.new_zeros(len(parts), block, block)
+        self._sums.baddbmm_(parts.mT, parts)
+        self.vectors += len(vectors)
+
+    def blocks(self) -> torch.Tensor:
+        """``[rows, b]``, one below the other."""
+        return self._sums.flatten(0, 1)[: self._rows]

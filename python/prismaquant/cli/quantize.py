@@ -14,7 +14,6 @@ from prismaquant.cli.common import add_model, add_threads, plain, scheme_list
 from prismaquant.formats import DEFAULT_MENU, list_schemes
 from prismaquant.pipeline.inputs import DEFAULT_PRICE
 from prismaquant.quantity import format_bytes
-from prismaquant.solver import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from prismaquant.pipeline import QuantizeReport
@@ -63,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--price", default=DEFAULT_PRICE, metavar="NAME", help="fisher-gram or fisher-trace (default: %(default)s)"
     )
     advanced.add_argument(
-        "--preset", default=DEFAULT_PRESET, metavar="NAME", help="solver: scale_sweep or rtn (default: %(default)s)"
+        "--preset",
+        metavar="NAME",
+        help="solver: rtn, scale_sweep, fast or best (default: best with calibration text, else scale_sweep)",
     )
     advanced.add_argument(
         "--probes", type=int, default=1, metavar="N", help="gradient probes per window (default: %(default)s)"

@@ -15,6 +15,7 @@ from prismaquant.files.manifest import LinearRecord, Manifest
 from prismaquant.formats import BF16, get_scheme, why_not
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
+from prismaquant.rendering.render import needs_grams
 
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
@@ -59,7 +60,7 @@ def export(
     sensitivity
         Needed only if the plan has a scheme whose activation scale is calibrated (``NVFP4``).
     cache
-        Renderings of an earlier stage; without one every unit is rendered again.
+        Renderings of an earlier stage; what it lacks is rendered again where the preset needs no statistics.
     force
         Whether an existing model folder at ``out`` may be replaced.
     shard_size
@@ -70,13 +71,15 @@ def export(
     StageFileError
         The plan or the sensitivity belongs to another model, or the plan has a unit in a scheme it cannot take.
     RefusedError
-        ``out`` exists, is locked or does not fit on the disk; the plan needs a sensitivity and there is none.
+        ``out`` exists, is locked or does not fit on the disk; the plan needs a sensitivity, or renderings that only a
+        probe can make, and there are none.
     NumericError
         A weight to be quantized has a NaN or an infinity.
     """
     _check(model, plan)
     scheme_of = {unit.name: unit.scheme for unit in plan.units}
     input_amax = _input_amax(model, scheme_of, sensitivity)
+    _check_renderings(model, scheme_of, plan, cache)
     layout = shards.lay_out(_entries(model, scheme_of), shard_size)
     documents = {config.FILE: config.config_json(model, plan), shards.INDEX: shards.index(layout)}
     nbytes = sum(shard.nbytes for shard in layout) + sum(map(len, documents.values())) + copy.nbytes(model)
@@ -125,6 +128,19 @@ def _check(model: Model, plan: Plan) -> None:
                 raise StageFileError(
                     f"{scheme_of[unit.name].name} is not possible: {reason}", where=f"plan, {linear.name}"
                 )
+
+
+def _check_renderings(model: Model, scheme_of: dict[str, str], plan: Plan, cache: RenderCache | None) -> None:
+    """Whether what only the statistics of a probe could make is in ``cache``."""
+    for unit in model.units:
+        format = get_scheme(scheme_of[unit.name]).weight_format
+        if cache.lacks(unit, format) if cache is not None else needs_grams(plan.preset, format):
+            raise RefusedError(
+                f"its rendering in {format} by preset {plan.preset!r} is not "
+                + ("at hand without a work folder" if cache is None else f"in {cache.folder}"),
+                where=unit.name,
+                hint="give the work folder of the probe that the plan was made with (--work-dir), or probe again",
+            )
 
 
 def _input_amax(model: Model, scheme_of: dict[str, str], sensitivity: Sensitivity | None) -> dict[str, float]:

@@ -92,11 +92,11 @@ def _of_another_model(path: Path, found: str, model: Model, hint: str) -> StageF
     )
 
 
-def render_cache(model: Model, preset: str, work_dir: PathLike) -> RenderCache:
-    """The renderings of ``model`` in the work folder."""
+def render_cache(model: Model, preset: str, calibration: str | None, work_dir: PathLike) -> RenderCache:
+    """The renderings of ``model`` in the work folder; ``calibration`` as in `RenderCache`."""
     from prismaquant.rendering.cache import RenderCache
 
-    return RenderCache(Path(work_dir) / "renderings", model.fingerprint, preset)
+    return RenderCache(Path(work_dir) / "renderings", model.fingerprint, preset, calibration)
 
 
 def make_folder(folder: Path) -> None:

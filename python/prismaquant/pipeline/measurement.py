@@ -17,12 +17,13 @@ from prismaquant.pipeline.inputs import (
     require_extra,
 )
 from prismaquant.progress import Progress, silent
-from prismaquant.solver import DEFAULT_PRESET
+from prismaquant.solver import CALIBRATED_PRESET
 
 if TYPE_CHECKING:
     from prismaquant.files.evaluation import Evaluation
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.model import Model
+    from prismaquant.rendering.cache import RenderCache
     from prismaquant.types import PathLike
 
 __all__ = ["evaluate", "probe"]
@@ -38,7 +39,7 @@ def probe(
     seq_len: int = 512,
     probes: int = 1,
     seed: int = 0,
-    preset: str = DEFAULT_PRESET,
+    preset: str = CALIBRATED_PRESET,
     work_dir: PathLike | None = None,
     threads: int | None = None,
     progress: Progress = silent,
@@ -53,8 +54,8 @@ def probe(
         Calibration text (``.txt``, ``.jsonl``) or token ids (``.npy``).
     out
         Where to keep the result. A sensitivity that is there already and was made from the same model, data and
-        settings is returned as it is if it has prices for all of ``schemes``; any other sensitivity is replaced, and
-        any other file refused.
+        settings is returned as it is if it has prices for all of ``schemes`` and the work folder the renderings; any
+        other sensitivity is replaced, and any other file refused.
     schemes
         The menu whose schemes are rendered and priced.
     samples, seq_len
@@ -64,7 +65,7 @@ def probe(
     preset
         Solver preset that renders the weights.
     work_dir
-        Keeps the renderings for `export`.
+        Keeps the renderings for `export`, which cannot make those of a preset that solves for the calibration data.
 
     Raises
     ------
@@ -84,12 +85,14 @@ def probe(
     from prismaquant.streaming import read_tokens
 
     tokens = read_tokens(data, source, samples=samples, seq_len=seq_len, seed=seed)
+    calibration = file.calibration_of(tokens.fingerprint, probes, seed)
+    cache = None if work_dir is None else render_cache(source, preset, calibration, work_dir)
     if out is not None and Path(out).exists():
         found = file.read(Path(out))
         wanted = (source.fingerprint, tokens.fingerprint, probes, seed, preset)
         if (found.model, found.data, found.probes, found.seed, found.preset) == wanted:
             priced = tuple(dict.fromkeys(each.scheme for unit in found.units for each in unit.candidates))
-            if _possible(source, menu) <= set(priced):
+            if _possible(source, menu) <= set(priced) and not _lacks_renderings(source, menu, cache):
                 return found
             menu = menu_of((*menu, *priced))  # so that builds with either menu can share the file
     if out is not None:
@@ -101,7 +104,7 @@ def probe(
         preset=preset,
         probes=probes,
         seed=seed,
-        cache=None if work_dir is None else render_cache(source, preset, work_dir),
+        cache=cache,
         threads=threads,
         progress=progress,
     )
@@ -175,3 +178,13 @@ def _possible(model: Model, schemes: Sequence[str]) -> set[str]:
         for name in schemes
         if any(all(why_not(get_scheme(name), x.rows, x.columns) is None for x in unit.linears) for unit in model.units)
     }
+
+
+def _lacks_renderings(model: Model, schemes: Sequence[str], cache: RenderCache | None) -> bool:
+    """Whether `export` would look in vain for a rendering that the probe kept."""
+    return cache is not None and any(
+        cache.lacks(unit, get_scheme(name).weight_format)
+        for unit in model.units
+        for name in schemes
+        if all(why_not(get_scheme(name), x.rows, x.columns) is None for x in unit.linears)
+    )

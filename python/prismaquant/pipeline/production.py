@@ -20,7 +20,6 @@ from prismaquant.pipeline.inputs import (
 )
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import parse_bytes
-from prismaquant.solver import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from prismaquant.exporting.report import VerifyReport
@@ -41,7 +40,7 @@ def plan(
     size: int | str | None = None,
     schemes: Sequence[str] = DEFAULT_MENU,
     price: str = DEFAULT_PRICE,
-    preset: str = DEFAULT_PRESET,
+    preset: str | None = None,
     out: PathLike | None = None,
 ) -> Plan:
     """Choose a scheme for every unit: the least expected KL divergence within a budget, proven optimal.
@@ -58,6 +57,9 @@ def plan(
         The menu; BF16 is always the way out for a unit whose shape fits no other.
     price
         Which price is minimised: ``"fisher-gram"`` or ``"fisher-trace"``.
+    preset
+        Solver preset that renders the weights: by default the one that ``sensitivity`` was measured with, and no other
+        then; without a sensitivity a data-free one, by default ``"scale_sweep"``.
     out
         Where to write the recipe (JSON).
 
@@ -109,14 +111,15 @@ def export(
     sensitivity
         Needed only if the plan holds a scheme with a calibrated activation scale (``NVFP4``).
     work_dir
-        Where `probe` kept its renderings; without it they are made again (the same bytes).
+        Where `probe` kept its renderings. Without it those of a data-free preset are made again (the same bytes).
     force
         Replace ``out`` if it exists (at the end, by rename).
 
     Raises
     ------
     RefusedError
-        ``out`` exists, another process writes it, or the disk is too small: nothing was written.
+        ``out`` exists, another process writes it, or the disk is too small; the plan needs a sensitivity, or a work
+        folder, that was not given: nothing was written.
     StageFileError
         The plan belongs to another model.
     """
@@ -130,7 +133,7 @@ def export(
         decided,
         Path(out),
         sensitivity=sensitivity_of(sensitivity, source),
-        cache=None if work_dir is None else render_cache(source, decided.preset, work_dir),
+        cache=None if work_dir is None else render_cache(source, decided.preset, decided.calibration, work_dir),
         force=force,
         shard_size=parse_bytes(shard_size),
         threads=threads,

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prismaquant.errors import ArgumentError, RefusedError
+from prismaquant.errors import ArgumentError, RefusedError, StageFileError
 from prismaquant.formats import BF16, DEFAULT_MENU, get_scheme, stored_bytes, unknown_name, why_not
 from prismaquant.pipeline.inputs import DEFAULT_PRICE, check_threads, menu_of, open, render_cache, require_extra
 from prismaquant.pipeline.measurement import probe
 from prismaquant.pipeline.production import export, plan, verify
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import format_bytes, parse_bytes
-from prismaquant.solver import DEFAULT_PRESET, require_data_free_preset
+from prismaquant.solver import CALIBRATED_PRESET, DEFAULT_PRESET, preset_needs_gram
 
 if TYPE_CHECKING:
     from prismaquant.exporting.report import VerifyReport
@@ -59,7 +59,7 @@ def quantize(
     probes: int = 1,
     seed: int = 0,
     price: str = DEFAULT_PRICE,
-    preset: str = DEFAULT_PRESET,
+    preset: str | None = None,
     work_dir: PathLike | None = None,
     force: bool = False,
     shard_size: int | str = "5GB",
@@ -76,7 +76,10 @@ def quantize(
         The budget, one of the two; see `plan`. Without one the menu must hold one scheme beside BF16: a uniform
         checkpoint.
     data
-        Calibration text; needed with a budget, and for schemes with a calibrated activation scale. Not read otherwise.
+        Calibration text; needed with a budget, for schemes with a calibrated activation scale, and for presets that
+        solve for it.
+    preset
+        Solver preset that renders the weights: by default ``"best"`` with calibration text, ``"scale_sweep"`` without.
     work_dir
         Stage files: sensitivity and renderings. By default ``OUT.work``, where there are any. Several checkpoints of
         one model can share it.
@@ -97,10 +100,12 @@ def quantize(
     source, menu = open(model), menu_of(schemes)
     total, shard_bytes = None if size is None else parse_bytes(size), parse_bytes(shard_size)
     target = Path(out).resolve()  # now: with force, it may be the current folder that is replaced
-    calibrated = bpw is not None or total is not None or any(get_scheme(name).needs_input_amax for name in menu)
+    if preset is None:
+        preset = DEFAULT_PRESET if data is None else CALIBRATED_PRESET
+    calibrated = preset_needs_gram(preset) or bpw is not None or total is not None
+    calibrated = calibrated or any(get_scheme(name).needs_input_amax for name in menu)
     work = _work_folder(target, work_dir) if calibrated or work_dir is not None else None
     check_threads(threads)
-    require_data_free_preset(preset)
     largest = check_budget(source, bpw=bpw, size=total, schemes=menu)
     _check_room(source, menu, target, largest, work, preset, force)
     if calibrated:
@@ -156,7 +161,7 @@ def _work_folder(target: Path, work_dir: PathLike | None) -> Path:
 def _check_calibration(data: PathLike | None, price: str) -> None:
     if data is None:
         raise ArgumentError(
-            "is missing; a budget and calibrated activation scales are made with it",
+            "is missing; a budget, calibrated activation scales and solvers are made with it",
             where="data",
             hint="give calibration text (--data FILE)",
         )
@@ -173,7 +178,7 @@ def _check_room(
     """Refuse if ``target`` may not be written, or the disk is too small for its ``nbytes`` and the stage files."""
     from prismaquant.exporting.publish import preflight as check_output
 
-    stage_bytes = 0 if work is None else _missing_renderings(model, menu, render_cache(model, preset, work))
+    stage_bytes = 0 if work is None else _missing_renderings(model, menu, _kept_renderings(model, preset, work))
     on_one_disk = work is not None and _disk(work) == _disk(target)
     check_output(target, source=model.path, nbytes=nbytes + (stage_bytes if on_one_disk else 0), force=force)
     if work is None or on_one_disk:
@@ -185,6 +190,17 @@ def _check_room(
             where=str(work),
             hint="free some space, or choose a work folder on another disk (--work-dir)",
         )
+
+
+def _kept_renderings(model: Model, preset: str, work: Path) -> RenderCache:
+    """Those in ``work`` of the sensitivity that is there, if any; a probe with other data makes new ones."""
+    from prismaquant.files import sensitivity as file
+
+    try:
+        calibration = file.read(work / _SENSITIVITY_FILE).calibration
+    except StageFileError:
+        calibration = None
+    return render_cache(model, preset, calibration, work)
 
 
 def _missing_renderings(model: Model, menu: Sequence[str], cache: RenderCache) -> int:

@@ -17,7 +17,7 @@ from prismaquant.planning.candidates import (
     unit_options,
     unpriced_options,
 )
-from prismaquant.solver import DEFAULT_PRESET, require_data_free_preset
+from prismaquant.solver import DEFAULT_PRESET, preset_needs_gram
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
@@ -34,7 +34,7 @@ def plan(
     size: int | str | None = None,
     schemes: Sequence[str] = DEFAULT_MENU,
     price: str = "fisher-gram",
-    preset: str = DEFAULT_PRESET,
+    preset: str | None = None,
 ) -> Plan:
     """Choose a scheme for every unit of ``model``.
 
@@ -56,7 +56,8 @@ def plan(
     price
         Name of the price to minimise.
     preset
-        Solver preset that renders the weights; the one that ``sensitivity`` was measured with.
+        Solver preset that renders the weights: by default the one that ``sensitivity`` was measured with, and no other
+        then; without a sensitivity a data-free one, by default ``"scale_sweep"``.
 
     Raises
     ------
@@ -71,9 +72,16 @@ def plan(
     """
     if not model.units:
         raise ModelError("has no Linear that can be quantized", where=str(model.path))
-    require_data_free_preset(preset)
+    if preset is None:
+        preset = DEFAULT_PRESET if sensitivity is None else sensitivity.preset
+    needs_sensitivity = preset_needs_gram(preset)
     menu = menu_of(schemes)
     budget = budget_of(model, bpw=bpw, size=size)
+    if sensitivity is None and needs_sensitivity:
+        raise ArgumentError(
+            f"preset {preset!r} solves for the inputs of the model, so a plan for it needs a sensitivity",
+            hint=f"make one with probe, or plan with preset={DEFAULT_PRESET!r}",
+        )
     if budget is None:
         return _uniform(model, _only_scheme(menu), sensitivity, price, preset)
     if sensitivity is None:
@@ -99,6 +107,7 @@ def plan(
         predicted_kl=float(result["loss"]),
         lower_bound=float(result["lower_bound"]),
         units=_decisions(units, chosen),
+        calibration=_calibration(sensitivity, preset),
         notes=_notes(units, chosen),
     )
 
@@ -155,6 +164,7 @@ def _uniform(model: Model, scheme: Scheme, sensitivity: Sensitivity | None, pric
         predicted_kl=None if sensitivity is None else sum(_known(option) for option in chosen),
         lower_bound=None,
         units=_decisions(units, chosen),
+        calibration=_calibration(sensitivity, preset),
         notes=_notes(units, chosen),
     )
 
@@ -165,6 +175,10 @@ def _priced(
     check_sensitivity(sensitivity, model, price=price, preset=preset)
     measured = {unit.name: unit for unit in sensitivity.units}
     return [unit_options(unit, menu, measured.get(unit.name), price) for unit in model.units]
+
+
+def _calibration(sensitivity: Sensitivity | None, preset: str) -> str | None:
+    return sensitivity.calibration if sensitivity is not None and preset_needs_gram(preset) else None
 
 
 def _known(option: Option) -> float:

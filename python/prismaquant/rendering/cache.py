@@ -20,9 +20,12 @@ from prismaquant.codec import Quantized
 from prismaquant.errors import ArgumentError, StageFileError
 from prismaquant.files import record
 from prismaquant.formats import BF16, get_scheme
-from prismaquant.rendering.render import Rendering, render
+from prismaquant.rendering.render import Grams, Rendering, needs_grams, render
+from prismaquant.solver import preset_needs_gram
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prismaquant.model import Model, Unit
     from prismaquant.types import Array
 
@@ -31,7 +34,7 @@ __all__ = ["SCHEMA", "VERSION", "RenderCache", "render_cached"]
 SCHEMA = "prismaquant.rendering/1"
 
 #: Raise it when the bytes of any rendering change (solver, codec, global scale): older files then count as absent.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,14 @@ class _Document:
     version: int
     model: str
     preset: str
+    calibration: str | None
     format: str
     unit: str
     linears: tuple[_Linear, ...]
 
 
 class RenderCache:
-    """Renderings of one model under one preset.
+    """Renderings of one model under one preset, made with one set of calibration data where the preset uses any.
 
     Parameters
     ----------
@@ -66,12 +70,15 @@ class RenderCache:
         Fingerprint of the model.
     preset
         Name of the solver preset.
+    calibration
+        What the statistics were made with (`Sensitivity.calibration`); without meaning for data-free presets.
     """
 
-    def __init__(self, folder: Path, model: str, preset: str) -> None:
+    def __init__(self, folder: Path, model: str, preset: str, calibration: str | None = None) -> None:
         self.model = model
         self.preset = preset
-        key = hashlib.sha256(f"{model} {preset}".encode()).hexdigest()[:16]
+        self.calibration = calibration if preset_needs_gram(preset) else None
+        key = hashlib.sha256(f"{model} {preset} {self.calibration}".encode()).hexdigest()[:16]
         self.folder = Path(folder) / key
 
     def __repr__(self) -> str:
@@ -80,6 +87,10 @@ class RenderCache:
     def path(self, unit: str, format: str) -> Path:
         """The file for the unit called ``unit`` in ``format``."""
         return self.folder / f"{unit}.{format}.safetensors"
+
+    def lacks(self, unit: Unit, format: str) -> bool:
+        """Whether only the statistics that a probe gathers could make this rendering."""
+        return needs_grams(self.preset, format) and not self.path(unit.name, format).exists()
 
     def get(self, unit: Unit, format: str) -> Rendering | None:
         """What `put` was given, or ``None``."""
@@ -92,8 +103,10 @@ class RenderCache:
         except (OSError, SafetensorError, StageFileError):
             return None
         shapes = tuple((linear.name, (linear.rows, linear.columns)) for linear in unit.linears)
-        made_with = (document.version, document.model, document.preset, document.format, document.unit)
-        if made_with != (VERSION, self.model, self.preset, format, unit.name):
+        made_with = (document.version, document.model, document.preset, document.calibration)
+        if made_with != (VERSION, self.model, self.preset, self.calibration):
+            return None
+        if (document.format, document.unit) != (format, unit.name):
             return None
         if tuple((linear.name, linear.shape) for linear in document.linears) != shapes:
             return None
@@ -135,13 +148,21 @@ class RenderCache:
             )
             for name, quantized in rendering.quantized.items()
         )
-        document = _Document(VERSION, self.model, self.preset, rendering.format, rendering.unit, linears)
+        made_with = (VERSION, self.model, self.preset, self.calibration)
+        document = _Document(*made_with, rendering.format, rendering.unit, linears)
         metadata = {"prismaquant": record.encode(document, SCHEMA).decode()}
         record.write_atomic(self.path(rendering.unit, rendering.format), save(arrays, metadata=metadata))
 
 
 def render_cached(
-    model: Model, unit: Unit, format: str, *, preset: str, cache: RenderCache | None, threads: int | None = None
+    model: Model,
+    unit: Unit,
+    format: str,
+    *,
+    preset: str,
+    cache: RenderCache | None,
+    grams: Mapping[str, Grams] | None = None,
+    threads: int | None = None,
 ) -> Rendering:
     """`render`, unless ``cache`` has the result; the result is put there.
 
@@ -155,10 +176,10 @@ def render_cached(
     if cache is not None and (cache.model, cache.preset) != (model.fingerprint, preset):
         raise ArgumentError(f"holds {cache.preset} renderings of {cache.model}", where=repr(cache))
     if cache is None or format == get_scheme(BF16).weight_format:
-        return render(model, unit, format, preset=preset, threads=threads)
+        return render(model, unit, format, preset=preset, grams=grams, threads=threads)
     found = cache.get(unit, format)
     if found is None:
-        found = render(model, unit, format, preset=preset, threads=threads)
+        found = render(model, unit, format, preset=preset, grams=grams, threads=threads)
         cache.put(found)
     return found
 

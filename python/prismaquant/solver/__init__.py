@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from prismaquant.solver.presets import (
+    CALIBRATED_PRESET,
     DEFAULT_PRESET,
     Preset,
     describe_presets,
     list_presets,
-    require_data_free_preset,
+    preset_needs_gram,
 )
 from prismaquant.solver.report import Solution, SolveReport, StageReport
 from prismaquant.solver.run import shared_global_scale, solve
 from prismaquant.solver.stages import CoordinateDescent, Gptq, Rtn, ScaleSweep, Shift, TwoSided
 
 __all__ = [
+    "CALIBRATED_PRESET",
     "DEFAULT_PRESET",
     "CoordinateDescent",
     "Gptq",
@@ -27,7 +29,7 @@ __all__ = [
     "TwoSided",
     "describe_presets",
     "list_presets",
-    "require_data_free_preset",
+    "preset_needs_gram",
     "shared_global_scale",
     "solve",
 ]

@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prismaquant.errors import FormatError
 from prismaquant.formats import unknown_name
 from prismaquant.solver.stages import STAGES, Stage, StageLike, stage_of, stages_of
 
 __all__ = [
+    "CALIBRATED_PRESET",
     "DEFAULT_PRESET",
     "Preset",
     "chain_of",
     "describe_presets",
     "list_presets",
-    "require_data_free_preset",
+    "preset_needs_gram",
 ]
 
-#: Where nothing but the weight is known. With a Gram it is ``"best"``.
+#: Where nothing but the weight is known.
 DEFAULT_PRESET = "scale_sweep"
+#: Where the Gram of the inputs is known too.
+CALIBRATED_PRESET = "best"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +97,15 @@ def chain_of(preset: str | Sequence[StageLike]) -> str | list[tuple[str, dict[st
     return preset
 
 
-def require_data_free_preset(preset: str) -> None:
-    """Refuse a preset that needs the Gram of the inputs, for callers that have none, and unknown ones.
+def preset_needs_gram(preset: str) -> bool:
+    """Whether the preset called ``preset`` does more than a data-free one where the Gram of the inputs is known.
 
     Raises
     ------
     FormatError
-        The message lists the presets that can be used.
+        Unknown; the message lists the presets.
     """
     presets = {known.name: known for known in describe_presets()}
-    data_free = [known.name for known in presets.values() if not known.needs_gram]
-    if preset in presets and preset not in data_free:
-        raise FormatError(
-            f"preset {preset!r} needs the Gram of the inputs, and models are rendered without",
-            hint=f"take one of {', '.join(data_free)}; prismaquant.solve takes a Gram",
-        )
     if preset not in presets:
-        raise unknown_name("preset", preset, data_free)
+        raise unknown_name("preset", preset, presets)
+    return presets[preset].needs_gram

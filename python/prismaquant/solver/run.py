@@ -12,7 +12,7 @@ from prismaquant.errors import ArgumentError
 from prismaquant.formats import format_info
 from prismaquant.quantity import parse_bytes
 from prismaquant.solver.linalg import scipy_linalg
-from prismaquant.solver.presets import DEFAULT_PRESET, chain_of
+from prismaquant.solver.presets import CALIBRATED_PRESET, DEFAULT_PRESET, chain_of
 from prismaquant.solver.report import Solution, SolveReport, StageReport
 from prismaquant.solver.stages import StageLike
 from prismaquant.solver.statistics import count_of, float32_tensor, importance_matrix
@@ -117,7 +117,7 @@ def solve(
     from prismaquant import _core
 
     if preset is None:
-        preset = DEFAULT_PRESET if gram is None else "best"
+        preset = DEFAULT_PRESET if gram is None else CALIBRATED_PRESET
     require_global_scale(format_info(format), global_scale)
     grams = {"gram": gram, "output_gram": output_gram, "cross_gram": cross_gram, "pooled_gram": pooled_gram}
     for name, value in grams.items():

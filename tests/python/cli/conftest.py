@@ -72,7 +72,7 @@ def made(source: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "-o",
         folder,
         "--bpw",
-        7.2,
+        10,
         "--data",
         data,
         "--samples",

@@ -80,7 +80,10 @@ def test_usage(arguments, message, hint, refused):
         (["--size", "0GB"], "size is 0"),
         (["--schemes", "NVFP4A16", "--shard-size", "5 apples"], "'5 apples' is not a size"),
         (["--schemes", "NVFP4A16", "--threads", "0"], "threads: 0"),
-        (["--schemes", "NVFP4A16", "--preset", "best"], "preset 'best' needs the Gram of the inputs"),
+        (
+            ["--schemes", "NVFP4A16", "--preset", "best"],
+            "is missing; a budget, calibrated activation scales and solvers",
+        ),
         (["--schemes", "NVFP4A16", "--preset", "bets"], "unknown preset 'bets'"),
         (["--bpw", 5, "--data", "DATA", "--price", "fair"], "unknown price 'fair'"),
         (["--bpw", 5, "--data", "DATA", "--samples", "0"], "samples is 0"),

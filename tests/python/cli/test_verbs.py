@@ -72,7 +72,7 @@ def test_quantize_to_a_budget(made, source):
     assert document["verify"]["failures"] == []
     written = manifest.read(made.folder / manifest.FILE)
     assert [unit["scheme"] for unit in document["plan"]["units"]] == [unit.scheme for unit in written.plan.units]
-    assert {unit.scheme for unit in written.plan.units} == {"NVFP4A16", "FP8_DYNAMIC", "BF16"}
+    assert {unit.scheme for unit in written.plan.units} == {"FP8_DYNAMIC", "BF16"}
     assert document["plan"]["predicted_kl"] == written.plan.predicted_kl
 
 
@@ -107,7 +107,7 @@ def test_verify_json(run, made, source):
     assert ran.document["ok"] is True
     by_scheme = {linear["scheme"]: linear["snr_db"] for linear in ran.document["linears"]}
     assert by_scheme["BF16"] is None  # infinite: JSON has no such number
-    assert 15 < by_scheme["NVFP4A16"] < by_scheme["FP8_DYNAMIC"] < 40
+    assert 15 < by_scheme["FP8_DYNAMIC"] < 40
 
 
 def test_eval(run, made, source, root, tmp_path):

@@ -8,7 +8,15 @@ import pytest
 
 from prismaquant import _core
 from prismaquant.errors import FormatError
-from prismaquant.solver import DEFAULT_PRESET, Gptq, describe_presets, list_presets, require_data_free_preset, stages
+from prismaquant.solver import (
+    CALIBRATED_PRESET,
+    DEFAULT_PRESET,
+    Gptq,
+    describe_presets,
+    list_presets,
+    preset_needs_gram,
+    stages,
+)
 from prismaquant.solver.stages import STAGES, stage_of, stages_of
 
 
@@ -48,17 +56,18 @@ def test_presets() -> None:
     for preset in describe_presets():
         assert preset.what
         assert preset.cost
-        assert "RC" in preset.peak_memory
+        assert preset.peak_memory
         assert preset.needs_gram == (preset.name in ("fast", "best"))
     assert [type(stage) for stage in describe_presets()[-1].stages] == [
         STAGES[name] for name in ("shift", "gptq", "coordinate_descent", "two_sided")
     ]
 
 
-def test_data_free_presets() -> None:
-    for preset in ("rtn", "scale_sweep"):
-        require_data_free_preset(preset)
-    with pytest.raises(FormatError, match=r"preset 'best' needs the Gram of the inputs, .*; take one of rtn, scale_"):
-        require_data_free_preset("best")
-    with pytest.raises(FormatError, match="unknown preset 'bets'; known: rtn, scale_sweep"):
-        require_data_free_preset("bets")
+def test_which_presets_need_a_gram() -> None:
+    assert {name: preset_needs_gram(name) for name in list_presets()} == {
+        preset.name: preset.needs_gram for preset in describe_presets()
+    }
+    assert not preset_needs_gram(DEFAULT_PRESET)
+    assert preset_needs_gram(CALIBRATED_PRESET)
+    with pytest.raises(FormatError, match=r"unknown preset 'bets'; .*best"):
+        preset_needs_gram("bets")

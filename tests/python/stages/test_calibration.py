@@ -10,6 +10,7 @@ import torch
 
 from prismaquant import formats
 from prismaquant.calibration import PRICES, probe, run
+from prismaquant.calibration import collect as collect_module
 from prismaquant.calibration.collect import collect
 from prismaquant.errors import ArgumentError, FormatError, ModelError
 from prismaquant.files import sensitivity as sensitivity_file
@@ -58,6 +59,28 @@ def test_sums_equal_the_naive_loops() -> None:
         np.testing.assert_allclose(sums[name].gram, gram, rtol=1e-5, atol=1e-5)
     assert sums["q"].gram is sums["k"].gram
     assert sums["q"].gram is not sums["o"].gram
+    assert sums["q"].grams is None
+
+
+@pytest.mark.parametrize(("whole", "block"), [(4096, ROWS), (ROWS, ROWS), (ROWS - 1, 4)])
+def test_grams_of_the_gradients_are_whole_or_in_blocks(whole: int, block: int, monkeypatch) -> None:
+    monkeypatch.setattr(collect_module, "_WHOLE_GRAM_ROWS", whole)
+    monkeypatch.setattr(collect_module, "_BLOCK_ROWS", 4)
+    visits = random_visits()
+    sums = collect(visits, output_grams=True)
+    for name in "qko":
+        gradients = torch.cat([visit.linears[name].gradients.flatten(0, 1) for visit in visits])
+        expected = gradients.T @ gradients
+        found = sums[name].grams
+        assert found is not None
+        assert (found.tokens, found.output_tokens) == (BATCHES * TOKENS, BATCHES * TOKENS * PROBES)
+        assert found.gram is sums[name].gram
+        assert found.output_gram.shape == (ROWS, block)
+        for first in range(0, ROWS, block):
+            size = min(block, ROWS - first)
+            rows = slice(first, first + size)
+            torch.testing.assert_close(found.output_gram[rows, :size], expected[rows, rows])
+        np.testing.assert_allclose(expected.diagonal() / PROBES, sums[name].fisher_rows, rtol=1e-5)
 
 
 def test_fisher_is_not_the_square_of_a_sum() -> None:
@@ -184,6 +207,40 @@ def test_cache_keeps_what_was_priced(model, result, tmp_path) -> None:
     assert again == result
     for unit in model.units:
         assert cache.get(unit, "fp8_e4m3_channel") is not None
+
+
+def test_solvers_get_no_window_that_sets_prices(model, monkeypatch) -> None:
+    """The statistics are those of all windows, the Grams of three quarters, the prices of the rest."""
+    collected: dict[bool, list[int]] = {False: [], True: []}
+
+    def counted(visits, *, output_grams):
+        visits = list(visits)
+        collected[output_grams] += [visit.batch for visit in visits if visit.layer == 0]
+        return plain(visits, output_grams=output_grams)
+
+    plain = run.collect
+    monkeypatch.setattr(run, "collect", counted)
+    tokens = make_tokens(9)
+    solved = probe(model, tokens, schemes=["NVFP4A16"], preset="best")
+    assert collected == {True: [0, 1, 2, 3], False: [4]}
+    free = probe(model, tokens, schemes=["NVFP4A16"], preset="rtn")
+    for unit, other in zip(solved.units, free.units, strict=True):
+        for linear, same in zip(unit.linears, other.linears, strict=True):
+            assert linear.fisher_trace == pytest.approx(same.fisher_trace, rel=1e-4)
+            assert linear.input_amax == pytest.approx(same.input_amax, rel=1e-5)
+        for solved_for, rounded in zip(unit.candidates, other.candidates, strict=True):
+            assert solved_for.prices["fisher-gram"] < rounded.prices["fisher-gram"]
+    for name, rows in free.fisher_rows.items():
+        np.testing.assert_allclose(solved.fisher_rows[name], rows, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("windows", "size", "first"), [(1, 1, 1), (2, 1, 1), (4, 1, 3), (9, 2, 4), (32, 8, 3), (128, 8, 12)]
+)
+def test_a_quarter_of_the_windows_sets_prices(windows: int, size: int, first: int) -> None:
+    assert run._batches(windows, held_out=True) == (size, first)
+    assert first * size < windows or windows == 1
+    assert run._batches(windows, held_out=False)[1] >= windows / 8
 
 
 def test_result_survives_its_file(result, tmp_path: Path) -> None:

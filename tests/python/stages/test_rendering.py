@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from prismaquant.codec import Quantized, get_codec
-from prismaquant.errors import ArgumentError, FormatError
+from prismaquant.errors import ArgumentError, RefusedError
 from prismaquant.model import Model, open_model
 from prismaquant.rendering import cache as cache_module
 from prismaquant.rendering import render as render_module
 from prismaquant.rendering.cache import RenderCache, render_cached
-from prismaquant.rendering.render import Rendering, render
+from prismaquant.rendering.render import Grams, Rendering, render
 from prismaquant.solver import shared_global_scale, solve
 from support.tiny_models import build
 
@@ -102,8 +102,58 @@ def test_render_cached_renders_once(model: Model, cache: RenderCache, monkeypatc
 
 def test_a_preset_that_needs_a_gram_is_refused(model: Model) -> None:
     """It would fall back to the sweep, and call the bytes after itself."""
-    with pytest.raises(FormatError, match="preset 'fast' needs the Gram of the inputs"):
+    with pytest.raises(RefusedError, match="nvfp4: preset 'fast' solves for the inputs of the model"):
         render(model, model.units[0], "nvfp4", preset="fast")
+    assert_same(
+        render(model, model.units[0], "bf16", preset="fast"), render(model, model.units[0], "bf16", preset="rtn")
+    )
+
+
+def test_grams_are_what_the_preset_solves_for(model: Model) -> None:
+    unit = model.units[0]
+    rng = np.random.default_rng(3)
+    grams = {}
+    for linear in unit.linears:
+        x = rng.standard_normal((500, linear.columns)).astype(np.float32)
+        g = rng.standard_normal((500, linear.rows)).astype(np.float32)
+        grams[linear.name] = Grams(x.T @ x, 500, g.T @ g, 500)
+    rendering = render(model, unit, "nvfp4", preset="best", grams=grams)
+    scale = shared_global_scale([model.read_weight(linear) for linear in unit.linears], "nvfp4", preset="best")
+    for linear in unit.linears:
+        known = grams[linear.name]
+        alone = solve(
+            model.read_weight(linear),
+            "nvfp4",
+            gram=known.gram,
+            tokens=500,
+            output_gram=known.output_gram,
+            output_tokens=500,
+            global_scale=scale,
+        )
+        np.testing.assert_array_equal(rendering.quantized[linear.name].codes, alone.quantized.codes)
+        np.testing.assert_array_equal(rendering.quantized[linear.name].scales, alone.quantized.scales)
+    swept = render(model, unit, "nvfp4", preset="scale_sweep")
+    assert_same(render(model, unit, "nvfp4", preset="scale_sweep", grams=grams), swept)
+    assert any((rendering.quantized[name].codes != swept.quantized[name].codes).any() for name in grams)
+
+
+def test_renderings_of_other_calibration_data_do_not_count(model: Model, tmp_path: Path) -> None:
+    unit = model.units[0]
+    solved, other = (RenderCache(tmp_path, model.fingerprint, "fast", name) for name in ("sha256:1", "sha256:2"))
+    assert solved.lacks(unit, "nvfp4")
+    assert not solved.lacks(unit, "bf16")
+    swept = render(model, unit, "nvfp4", preset="scale_sweep")
+    solved.put(swept)
+    assert not solved.lacks(unit, "nvfp4")
+    assert_same(solved.get(unit, "nvfp4"), swept)
+    assert other.lacks(unit, "nvfp4")
+    assert other.get(unit, "nvfp4") is None
+    other.path(unit.name, "nvfp4").parent.mkdir(parents=True, exist_ok=True)
+    solved.path(unit.name, "nvfp4").rename(other.path(unit.name, "nvfp4"))
+    assert other.get(unit, "nvfp4") is None
+    free = RenderCache(tmp_path, model.fingerprint, "rtn", "sha256:1")
+    assert free.folder == RenderCache(tmp_path, model.fingerprint, "rtn").folder
+    assert not free.lacks(unit, "nvfp4")
 
 
 def test_a_cache_of_another_model_or_preset_is_refused(model: Model, tmp_path: Path) -> None:
