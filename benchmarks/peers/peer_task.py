@@ -69,4 +69,3 @@ def _parser(recipes: Mapping[str, Recipe]) -> argparse.ArgumentParser:
     parser.add_argument("--recipe", choices=sorted(recipes), required=True)
     parser.add_argument("--threads", type=int, default=1)
     return parser
-

@@ -1,7 +1,7 @@
 """Weights as ModelOpt rounds them: scales by magnitude, error or local Hessian, four-over-six, and GPTQ.
 
-All is ModelOpt's own code, but for one kernel without a GPU: its fake quantization of blocks is written in Triton alone,
-and `static_blockwise_fp4_fake_quant` below stands in for it.
+All is ModelOpt's own code, but for one kernel without a GPU: its fake quantization of blocks is written in Triton
+alone, and `static_blockwise_fp4_fake_quant` below stands in for it.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def main() -> None:
         start = time.perf_counter()
         statistics = capture(network, ids, seed)
         print(f"seed {seed}  statistics in {time.perf_counter() - start:.1f} s", flush=True)
-        inputs = _quantized_inputs(statistics.input_amax, options.threads) if options.activations else {}
+        inputs = quantized_inputs(statistics.input_amax, options.threads) if options.activations else {}
         if inputs:
             floor.append(evaluation.kl({}, inputs))
         for rung in rungs:
@@ -107,7 +107,7 @@ def _calibration(options: argparse.Namespace, model: pq.Model, network: Network,
     return torch.from_numpy(read.ids)
 
 
-def _quantized_inputs(amax: dict[str, float], threads: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+def quantized_inputs(amax: dict[str, float], threads: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
     """NVFP4 as engines quantize inputs: block scales by amax, one global scale for each Linear from calibration."""
     codec = pq.get_codec("nvfp4")
 

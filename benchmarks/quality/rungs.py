@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from prismaquant.solver import CoordinateDescent, Gptq, Rtn, ScaleSweep, Shift, TwoSided
 from prismaquant.solver.stages import Stage
 
-__all__ = ["LADDERS", "Rung"]
+__all__ = ["LADDERS", "Rung", "rung_called"]
 
 
 @dataclass(frozen=True)
@@ -103,3 +103,8 @@ LADDERS = {
     "fp8_e4m3_channel": _OTHERS,
     "int4_g32": _INT4,
 }
+
+
+def rung_called(format: str, name: str) -> Rung:
+    """A rung of the ladder of a format."""
+    return next(rung for rung in LADDERS[format] if rung.name == name)
