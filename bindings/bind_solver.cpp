@@ -119,6 +119,9 @@ record solve_any(tensor_object const& weight, std::string const& format_name, ch
                               .output_damping = output_damping,
                               .memory_limit = memory_limit};
   auto const linalg = linalg_arg(linalg_given);
+  if ((context.gram.data != nullptr || context.pooled_gram.data != nullptr) && linalg.sgemm == nullptr) {
+    throw py::type_error("linalg: is empty, and solvers that use a Gram multiply by it");
+  }
   record result;
   visit_format(format_name, [&]<format F>(F) {
     auto const stages = chain_arg<F>(stages_given, context);

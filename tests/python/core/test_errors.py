@@ -236,6 +236,7 @@ def test_no_bad_argument_ends_the_process() -> None:
     program = """
 import itertools, numpy as np
 from prismaquant import _core
+from prismaquant.solver.linalg import scipy_linalg
 things = [None, 0, -1, 1 << 70, 1.5, "x", b"", [], {}, object(), np.zeros(0), np.zeros((2, 32), np.float32),
           np.zeros((0, 0), np.float32), np.zeros((2, 16), np.uint8), np.zeros((2, 2), np.uint8), np.float32(1), "nvfp4"]
 refused = 0
@@ -248,9 +249,16 @@ for function, arity in plain.items():
             function(*arguments)
         except (TypeError, ValueError):
             refused += 1
+with scipy_linalg() as linalg:
+    pass
+known = dict(cross_gram=None, pooled_gram=None, pooled_tokens=0, importance=None, damping=None, output_damping=None)
+def solve(weight, format, stages, global_scale, gram, tokens, output_gram, memory_limit, linalg, threads):
+    return _core.solve(weight, format, stages, global_scale=global_scale, gram=gram, tokens=tokens,
+                       output_gram=output_gram, output_tokens=1, memory_limit=memory_limit, linalg=linalg,
+                       threads=threads, **known)
 for function, good in (
     (_core.encode, [things[11], "nvfp4", "amax", None, 1, things[13].copy(), things[14].copy(), None]),
-    (_core.solve, [things[11], "nvfp4", "rtn", None, 1]),
+    (solve, [things[11], "nvfp4", "best", None, np.eye(32, dtype=np.float32), 1, None, 0, linalg, 1]),
     (_core.decode, [things[13], things[14], "nvfp4", 1.0, things[11].copy(), 1]),
     (_core.squared_error, [things[11], things[13], things[14], "nvfp4", 1.0, 1]),
     (_core.subtract, [things[11], things[11].copy()]),
