@@ -1,4 +1,4 @@
-"""Every benchmark of the codecs: builds, measures, prints one table and writes one JSON. See README.md.
+"""Every benchmark of speed: builds, measures, prints one table and writes one JSON. See README.md.
 
 python benchmarks/run.py [--rounds 7] [--json build/benchmarks/results.json] [--no-compile]
 """
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bench_gptq_python
 import bench_peers
 import compile_time
 from report import Line, print_table, verdict
@@ -26,16 +27,16 @@ ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{
 
 
 def build() -> Path:
-    """bench_codec, compiled as the tests compile it."""
-    options = ["-DCMAKE_BUILD_TYPE=Release", "-DPRISMAQUANT_BUILD_BENCHMARKS=ON", "-DPRISMAQUANT_BUILD_TESTS=OFF"]
+    """The folder of the C++ benchmarks, compiled as the tests compile them."""
+    options = [f"-DPRISMAQUANT_BUILD_{what}" for what in ("BENCHMARKS=ON", "TESTS=OFF", "EXAMPLES=OFF")]
     for command in (
-        ["cmake", "-S", ROOT, "-B", BUILD, *options],
-        ["cmake", "--build", BUILD, "--target", "bench_codec"],
+        ["cmake", "-S", ROOT, "-B", BUILD, "-DCMAKE_BUILD_TYPE=Release", *options],
+        ["cmake", "--build", BUILD],
     ):
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise SystemExit(done.stdout + done.stderr)
-    return BUILD / "benchmarks" / "bench_codec"
+    return BUILD / "benchmarks"
 
 
 def measured(command: list[str | Path], name: str) -> Any:
@@ -62,6 +63,19 @@ def kernel_lines(rows: list[dict[str, Any]]) -> list[Line]:
     return lines
 
 
+def solver_lines(rows: list[dict[str, Any]]) -> list[Line]:
+    return [
+        Line(
+            row["what"],
+            row["by"],
+            f"{row['seconds']:.2f} s",
+            f"{row['ratio']:.2f}",
+            verdict(row["goal"], row["met"] if row["goal"] else None),
+        )
+        for row in rows
+    ]
+
+
 def machine(compiler: str) -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -85,16 +99,23 @@ def main() -> None:
     arguments = parser.parse_args()
     rounds = ["--rounds", str(arguments.rounds)]
     here = Path(__file__).parent
-    kernels = measured([build(), *rounds], "kernels")
+    programs = build()
+    kernels = measured([programs / "bench_codec", *rounds], "kernels")
     no_compile = ["--no-compile"] if arguments.no_compile else []
     peers = measured([sys.executable, here / "bench_peers.py", *rounds, *no_compile], "peers")
     compilation = measured([sys.executable, here / "compile_time.py", *rounds], "compile_time")
+    loops = measured([sys.executable, here / "bench_gptq_python.py", *rounds], "gptq_python")
+    has_solver = (programs / "bench_solver").exists()
+    solver = measured([programs / "bench_solver", *rounds], "solver") if has_solver else []
     facts = machine(compilation["compiler"])
-    print_table(kernel_lines(kernels) + bench_peers.lines(peers["rows"]) + compile_time.lines(compilation["rows"]))
+    lines = kernel_lines(kernels) + bench_peers.lines(peers["rows"]) + compile_time.lines(compilation["rows"])
+    print_table(lines + solver_lines(solver) + bench_gptq_python.lines(loops))
     print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "available_isas"))
-    if peers["absent"]:
-        print("left out:", ", ".join(peers["absent"]))
+    absent = peers["absent"] + ([] if has_solver else ["bench_solver (needs Eigen and OpenBLAS)"])
+    if absent:
+        print("left out:", ", ".join(absent))
     result = {"machine": facts, "kernels": kernels, "peers": peers, "compile_time": compilation}
+    result |= {"solver": solver, "gptq_python": loops}
     arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(arguments.json)
 
