@@ -11,7 +11,7 @@ _WEIGHTS_ONLY = {"act_bits": 16, "act_data_type": "float", "act_dynamic": True}
 
 
 def recipe(iterations: int) -> Recipe:
-    """Tuning in as many steps, in float32; with none, the search that auto-round calls optimized RTN."""
+    """Tuning in as many steps, in its default precision; with none, the search that auto-round calls optimized RTN."""
 
     def quantize(model: nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         calibration = {"dataset": list(ids.split(BATCH)), "nsamples": ids.shape[0], "seqlen": ids.shape[1]}
@@ -21,7 +21,6 @@ def recipe(iterations: int) -> Recipe:
             scheme="NVFP4",
             iters=iterations,
             batch_size=BATCH,
-            amp=False,
             device_map="cpu",
             enable_torch_compile=False,
             **calibration,
