@@ -26,6 +26,8 @@ class Statistics:
 
     Attributes
     ----------
+    tokens
+        How many it saw.
     gram
         float32 ``[columns, columns]``: sum of ``x_t x_t^T``; one tensor for Linears that share their input.
     output_gram
@@ -34,10 +36,16 @@ class Statistics:
         The largest magnitude of the inputs.
     """
 
-    tokens: int = 0
+    tokens: dict[str, int] = field(default_factory=dict)
     input_amax: dict[str, float] = field(default_factory=dict)
     gram: dict[str, torch.Tensor] = field(default_factory=dict)
     output_gram: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def pooled(self, name: str) -> tuple[torch.Tensor, int]:
+        """Gram and tokens of an expert's Linear and its like in the other experts of the layer."""
+        bank, _, place = name.rpartition(".experts.")
+        like = [n for n in self.gram if n.startswith(f"{bank}.experts.") and n.endswith(place.partition(".")[2])]
+        return torch.stack([self.gram[n] for n in like]).sum(0), sum(self.tokens[n] for n in like)
 
 
 def capture(network: Network, ids: torch.Tensor, seed: int) -> Statistics:
@@ -53,7 +61,7 @@ def capture(network: Network, ids: torch.Tensor, seed: int) -> Statistics:
     seed
         Fixes the residuals.
     """
-    result = Statistics(tokens=ids.numel())
+    result = Statistics()
     sums = {}  # by group: sums in float64, as tens of thousands of tokens are added
     outputs: dict[str, torch.Tensor] = {}
     inputs: dict[str, torch.Tensor] = {}
@@ -68,24 +76,30 @@ def capture(network: Network, ids: torch.Tensor, seed: int) -> Statistics:
     handles = [module.register_forward_hook(enter(name)) for name, module in modules.items()]
     generator = torch.Generator().manual_seed(seed)
     for part in ids.split(_BATCH):
+        inputs.clear()
+        outputs.clear()
         logits = network.logits(part)
         signs = torch.rand(logits.shape, generator=generator) < 0.5
         direction = residual(logits.detach(), signs)
-        gradients = torch.autograd.grad(logits, [outputs[name] for name in modules], direction)
-        for name, gradient in zip(modules, gradients, strict=True):
+        gradients = torch.autograd.grad(logits, list(outputs.values()), direction)
+        for name, gradient in zip(outputs, gradients, strict=True):
             _add(sums, ("output", name), gradient)
-        for group in (group for layer in network.groups for group in layer):
+        for group in (group for layer in network.groups for group in layer if group[0] in inputs):
             _add(sums, ("input", group[0]), inputs[group[0]])
             for name in group:
+                result.tokens[name] = result.tokens.get(name, 0) + inputs[name].flatten(0, -2).shape[0]
                 amax = float(inputs[name].abs().max())
                 result.input_amax[name] = max(amax, result.input_amax.get(name, 0.0))
     for handle in handles:
         handle.remove()
     for group in (group for layer in network.groups for group in layer):
-        gram = sums["input", group[0]].float()
+        rows = {name: network.weight(name).shape[0] for name in group}
+        columns = network.weight(group[0]).shape[1]
+        gram = sums.get(("input", group[0]), torch.zeros(columns, columns)).float()
         for name in group:
+            result.tokens.setdefault(name, 0)
             result.gram[name] = gram
-            result.output_gram[name] = sums["output", name].float()
+            result.output_gram[name] = sums.get(("output", name), torch.zeros(rows[name], rows[name])).float()
     return result
 
 

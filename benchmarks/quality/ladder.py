@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +35,9 @@ def main() -> None:
     """Measures, prints and writes what the command line asks for."""
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
-    model = pq.open(options.model)
     network = Network.load(options.model)
+    # What `read_tokens` looks at; `pq.open` would refuse architectures that cannot be exported.
+    model = SimpleNamespace(path=options.model, config=network.model.config.to_dict())
     if options.outliers:
         plant_outliers(network)
     length = options.seq_len
@@ -42,6 +45,8 @@ def main() -> None:
     evaluation = Evaluation(network, torch.from_numpy(text))
     floor: list[np.ndarray] = []
     rungs = [rung for rung in LADDERS[options.format] if not options.only or rung.name in options.only]
+    if network.experts:  # behind a quantized prefix the router sends experts other tokens, which no cross-Gram pairs
+        rungs = [rung for rung in rungs if not rung.is_shifted]
     kl: dict[str, list[np.ndarray]] = {rung.name: [] for rung in rungs}
     excess: dict[str, list[np.ndarray]] = {rung.name: [] for rung in rungs}
     seconds: dict[str, list[float]] = {rung.name: [] for rung in rungs}
@@ -77,6 +82,7 @@ def quantize(
     network: Network, ids: torch.Tensor, statistics: Statistics, format: str, rung: Rung, threads: int
 ) -> dict[str, torch.Tensor]:
     """Decoded weights of all Linears by one rung."""
+    experts = set(network.experts)
 
     def solve(group: list[str], grams: Grams | None = None) -> dict[str, torch.Tensor]:
         weights = {name: network.weight(name) for name in group}
@@ -85,9 +91,12 @@ def quantize(
         for name, weight in weights.items():
             given = {}
             if rung.uses_gram:
-                given = {"gram": statistics.gram[name] if grams is None else grams.gram, "tokens": statistics.tokens}
-            if rung.uses_output_gram:
-                given |= {"output_gram": statistics.output_gram[name], "output_tokens": statistics.tokens}
+                tokens = statistics.tokens[name]
+                given = {"gram": statistics.gram[name] if grams is None else grams.gram, "tokens": tokens}
+                if name in experts:
+                    given["pooled_gram"], given["pooled_tokens"] = statistics.pooled(name)
+            if rung.uses_output_gram and tokens != 0:
+                given |= {"output_gram": statistics.output_gram[name], "output_tokens": tokens}
             if grams is not None:
                 given |= {"cross_gram": grams.cross_gram}
             solution = pq.solve(weight, format, preset=rung.stages, global_scale=scale, threads=threads, **given)
@@ -100,7 +109,7 @@ def quantize(
     return {name: weight for group in groups for name, weight in solve(group).items()}
 
 
-def _calibration(options: argparse.Namespace, model: pq.Model, network: Network, seed: int) -> torch.Tensor:
+def _calibration(options: argparse.Namespace, model: Any, network: Network, seed: int) -> torch.Tensor:
     if options.calibration is None:
         return network.sample(options.samples, options.seq_len, seed)
     read = read_tokens(options.calibration, model, samples=options.samples, seq_len=options.seq_len, seed=seed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from experts import unpack_experts
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -25,6 +27,7 @@ class Network:
     def load(cls, folder: Path) -> Network:
         """The model in ``folder``, in float32."""
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        unpack_experts(model)
         return cls.of(model)
 
     @classmethod
@@ -50,8 +53,14 @@ class Network:
                 model(torch.zeros(1, 8, dtype=torch.long))
             for handle in handles:
                 handle.remove()
-            groups.append(list(seen.values()))
+            reached = {name for group in seen.values() for name in group}
+            groups.append([*seen.values(), *_of_experts(name for name in linears if name not in reached)])
         return cls(model, layers, groups)
+
+    @property
+    def experts(self) -> list[str]:
+        """Linears that see only the tokens which a router sends them."""
+        return [name for name in self.names() if ".experts." in name]
 
     def weight(self, name: str) -> torch.Tensor:
         """The weight ``[rows, columns]`` of the Linear called ``name``; may be written to."""
@@ -73,11 +82,21 @@ class Network:
         return self.model(ids, use_cache=False).logits
 
 
+def _of_experts(names: Iterable[str]) -> list[list[str]]:
+    """Linears of experts, grouped by their input: the gate's and the up projection's is the same."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.replace(".gate_proj", ".up_proj"), []).append(name)
+    return list(groups.values())
+
+
 def plant_outliers(network: Network, channels: int = 2, factor: float = 16.0, seed: int = 0) -> None:
     """Multiplies ``channels`` of every norm in front of Linears by ``factor``, and divides their columns by it.
 
-    The function stays the same; the inputs get outlier channels as large models have them.
+    The function stays the same; the inputs get outlier channels as large models have them. Of dense models only.
     """
+    if network.experts:
+        raise SystemExit("outliers are planted in dense models only")
     draw = np.random.default_rng(seed)
     for index, layer in enumerate(network.layers):
         for norm, group in (

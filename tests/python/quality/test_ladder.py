@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ def tools(root: Path) -> Any:
     try:
         import capture
         import divergence
+        import experts
         import network
         import rungs
     finally:
         sys.path.remove(folder)
-    return type("Tools", (), {"capture": capture, "divergence": divergence, "network": network, "rungs": rungs})
+    return SimpleNamespace(capture=capture, divergence=divergence, experts=experts, network=network, rungs=rungs)
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_linears_are_grouped_by_their_input(network: Any) -> None:
 
 def test_grams_are_sums_over_all_tokens(tools: Any, network: Any, ids: Any) -> None:
     statistics = tools.capture.capture(network, ids, seed=0)
-    assert statistics.tokens == 160
+    assert set(statistics.tokens.values()) == {160}
     hidden = network.model.model.embed_tokens(ids)
     inputs = network.layers[0].input_layernorm(hidden).flatten(0, 1).detach().double()
     for name in network.groups[0][0]:
@@ -67,7 +69,7 @@ def test_output_grams_predict_the_divergence_of_a_small_step(tools: Any, network
     handle = module.register_forward_hook(lambda _, __, output: output + step.float())
     measured = evaluation.kl({}).mean()
     handle.remove()
-    predicted = float(0.5 * 0.02**2 * values[-1] / statistics.tokens)
+    predicted = float(0.5 * 0.02**2 * values[-1] / statistics.tokens[name])
     assert measured == pytest.approx(predicted, rel=0.3)  # 640 sampled residuals
 
 
@@ -150,3 +152,38 @@ def test_every_rung_can_be_solved(tools: Any) -> None:
 def test_a_ratio_is_paired(tools: Any) -> None:
     windows = np.random.default_rng(1).lognormal(size=40)
     assert tools.divergence.ratio_interval(0.5 * windows, windows) == pytest.approx((0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def moe(tools: Any) -> tuple[Any, Any]:
+    """A random model with packed experts, as transformers runs it and as the benchmark does."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "moe_intermediate_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 100}
+    config = Qwen3MoeConfig(**sizes, **heads, num_experts=8, num_experts_per_tok=2, decoder_sparse_step=1)
+    model = Qwen3MoeForCausalLM(config).eval()
+    ids = torch.arange(20).reshape(2, 10)
+    with torch.no_grad():
+        logits = model(ids).logits
+    tools.experts.unpack_experts(model)
+    return tools.network.Network.of(model), (ids, logits)
+
+
+def test_unpacked_experts_keep_the_function_and_count_their_tokens(tools: Any, moe: Any) -> None:
+    network, (ids, logits) = moe
+    with torch.no_grad():
+        torch.testing.assert_close(network.logits(ids), logits)
+    assert len(network.names()) == 2 * (4 + 8 * 3)
+    assert len(network.experts) == 2 * 8 * 3
+    groups = [sorted(group) for group in network.groups[1] if ".experts.5." in group[0]]
+    assert groups[0] == [f"model.layers.1.mlp.experts.5.{name}_proj" for name in ("gate", "up")]
+    statistics = tools.capture.capture(network, ids[:1], seed=0)
+    gates = [name for name in network.experts if "layers.0" in name and name.endswith("gate_proj")]
+    assert sum(statistics.tokens[name] for name in gates) == 10 * 2
+    unseen = [name for name in gates if statistics.tokens[name] == 0]
+    assert all(not statistics.gram[name].any() and not statistics.output_gram[name].any() for name in unseen)
+    pooled, tokens = statistics.pooled(gates[0])
+    assert tokens == 20
+    torch.testing.assert_close(pooled, sum(statistics.gram[name] for name in gates))
