@@ -5,6 +5,9 @@
 All round a layer to NVFP4 under the same scales, in the same order, with the same damped Gram, on one thread. NumPy,
 PyTorch and prismaquant (by way of SciPy) each bring a BLAS; which ones, and with which kernels, is printed. Contenders
 take turns; times are medians of the processor time of the process.
+
+Loops are stated in NumPy's products of as many multiply-adds, as bench_solver states ours (goal there: 1.15). What
+prismaquant takes for the whole stage has the two measurements of the objective in it, a product of twice the size each.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ import prismaquant as pq
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 BLOCK = 128
 GROUP = 16
-#: How many times our time the fastest of the loops is meant to take.
-GOAL = 2.0
+#: Ours is meant to take at most 1.15 products, and half as long as these loops.
+GOAL = 2.3
 MIDPOINTS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], np.float32)
 VALUES = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)
 Seconds = dict[str, float]
@@ -85,7 +88,14 @@ class Layer:
         """By prismaquant, under the scales of round-to-nearest."""
         stages = [pq.Rtn(), pq.Gptq(order="natural", scales="given")]
         solution = pq.solve(self.weight, "nvfp4", gram=self.gram, tokens=self.tokens, preset=stages, threads=1)
-        return solution, {"all": solution.report.stages[1].seconds}
+        return solution, {"whole": solution.report.stages[1].seconds}
+
+    def product(self) -> Seconds:
+        """As many multiply-adds as the loop has: half of ``rows * columns * columns``."""
+        half = self.gram[:, : self.gram.shape[1] // 2]
+        start = time.process_time()
+        self.weight @ half
+        return {"product": time.process_time() - start}
 
     def factor(self) -> np.ndarray:
         """The upper factor of the inverse of the damped Gram, as GPTQ tools get it: potrf, potri, potrf."""
@@ -108,7 +118,7 @@ class Layer:
         found = self.objective_of(np.asarray(values))
         if abs(found / self.objective - 1) > 0.01:
             raise SystemExit(f"the objective of the loop is {found}, ours {self.objective}")
-        return {"all": end - start, "loop": end - middle}
+        return {"whole": end - start, "loop": end - middle}
 
     def objective_of(self, values: np.ndarray) -> float:
         d = values - self.weight
@@ -120,6 +130,7 @@ def run(rounds: int, rows: int, columns: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     layer = Layer(rows, columns)
     contenders: dict[str, Callable[[], Seconds]] = {
+        "NumPy, a product": layer.product,
         "prismaquant": lambda: layer.solve()[1],
         "NumPy, blocks of 128": lambda: layer.by_blocks(np.asarray, nearest_numpy, np.outer),
         "PyTorch, blocks of 128": lambda: layer.by_blocks(torch.from_numpy, nearest_torch, torch.outer),
@@ -130,12 +141,16 @@ def run(rounds: int, rows: int, columns: int) -> dict[str, Any]:
             spent = body()
             if turn > 0:  # the first one warms up
                 times[name].append(spent)
-    found = []
-    ours = statistics.median(spent["all"] for spent in times["prismaquant"])
-    for name, mine in times.items():
-        for part in mine[0]:
-            seconds = statistics.median(spent[part] for spent in mine)
-            found.append({"name": name, "part": part, "seconds": round(seconds, 4), "ratio": round(seconds / ours, 3)})
+
+    def median(name: str, part: str) -> float:
+        return statistics.median(spent[part] for spent in times[name])
+
+    product = median("NumPy, a product", "product")
+    found = [
+        {"name": name, "part": part, "seconds": median(name, part), "ratio": median(name, part) / product}
+        for name, mine in times.items()
+        for part in mine[0]
+    ]
     libraries = [
         f"{i['internal_api']} {i['version']} {i.get('architecture', '')}" for i in threadpoolctl.threadpool_info()
     ]
@@ -147,10 +162,10 @@ def lines(result: dict[str, Any]) -> list[Line]:
     return [
         Line(
             what,
-            row["name"] + (", without its factorisation" if row["part"] == "loop" else ""),
+            row["name"] + {"loop": ", the loop", "whole": ", with the factorisation", "product": ""}[row["part"]],
             f"{row['seconds']:.2f} s",
-            "" if row["name"] == "prismaquant" else f"{row['ratio']:.1f}x our time",
-            "" if row["name"] == "prismaquant" else verdict(f">= {GOAL}x", row["ratio"] >= GOAL),
+            f"{row['ratio']:.2f} products",
+            verdict(f">= {GOAL}", row["ratio"] >= GOAL) if row["part"] == "loop" else "",
         )
         for row in result["lines"]
     ]
