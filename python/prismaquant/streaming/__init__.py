@@ -2,9 +2,11 @@
 
     tokens       text or token ids -> windows
     skeleton     the transformers model without weights; a module is real only while it is in use
+    forward      the layers, on one batch of windows at a time
     calls        what the model's own forward hands to each decoder layer
     residual     the top: final norm, head, and the sampled residuals that start the gradients
     observation  what a Linear saw: its input and its output gradients
+    spool        hidden states and gradients that wait, in memory or in files
     walk         the two sweeps
 
 Imports torch and transformers.
@@ -12,8 +14,10 @@ Imports torch and transformers.
 
 from __future__ import annotations
 
+from prismaquant.streaming.forward import Batch, Windows
 from prismaquant.streaming.observation import Observation
+from prismaquant.streaming.spool import Spool
 from prismaquant.streaming.tokens import Tokens, read_tokens
 from prismaquant.streaming.walk import Visit, walk
 
-__all__ = ["Observation", "Tokens", "Visit", "read_tokens", "walk"]
+__all__ = ["Batch", "Observation", "Spool", "Tokens", "Visit", "Windows", "read_tokens", "walk"]

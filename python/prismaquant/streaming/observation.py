@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +25,17 @@ class Observation:
         float32 ``[tokens, columns]``.
     gradients
         float32 ``[probes, tokens, rows]``: per token, of the sampled residual ``<r, logits>``.
+    weight
+        float32 ``[rows, columns]``: its own, real only while the layer is.
+    positions
+        int64 ``[tokens]``: which tokens of the batch these are, for an expert that sees some of them; ``None``: all, in
+        order.
     """
 
     input: torch.Tensor
     gradients: torch.Tensor
+    weight: torch.Tensor
+    positions: torch.Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Observation({list(self.input.shape)} -> {list(self.gradients.shape)})"
@@ -43,7 +50,7 @@ class Traffic:
 
 
 @contextmanager
-def watch(linears: dict[str, nn.Module]) -> Iterator[dict[str, Traffic]]:
+def watch(linears: Mapping[str, nn.Module]) -> Iterator[dict[str, Traffic]]:
     """Inside, every call of one of ``linears`` is entered under its name.
 
     Raises

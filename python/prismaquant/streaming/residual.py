@@ -80,7 +80,7 @@ def top_gradients(skeleton: Skeleton, hidden: torch.Tensor, window: int, probes:
         if not logits.isfinite().all():
             raise NumericError("logits are NaN or infinite", where=f"window {window}")
         for probe in range(probes):
-            r = residual(logits.detach(), signs[probe].draw(*logits.shape))
+            r = residual(logits.detach(), signs[probe].draw(*logits.shape).to(logits.device))
             (gradient,) = torch.autograd.grad(logits, part, r, retain_graph=probe + 1 < probes)
             gradients[probe, start : start + step] = gradient
     return gradients

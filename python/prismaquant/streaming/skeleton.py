@@ -28,6 +28,11 @@ _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 class Skeleton:
     """The modules of ``model``, empty.
 
+    Parameters
+    ----------
+    device
+        Where they are filled and run, as torch names it.
+
     Attributes
     ----------
     causal
@@ -50,8 +55,9 @@ class Skeleton:
         transformers cannot build the model, or builds one that does not fit the checkpoint or that cannot be streamed.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, device: str = "cpu") -> None:
         self._model = model
+        self.device = torch.device(device)
         self.causal = _build(model)
         self.decoder: nn.Module = self.causal.get_decoder()
         prefix = model.architecture.layers
@@ -68,7 +74,7 @@ class Skeleton:
         sources = self._find_sources()
         self._stored = {name: self._locate(name, sources.get(name, name), hollow) for name, hollow in state.items()}
         self._refuse_shared_parameters()
-        _fill_buffers(self.causal, str(model.path))
+        _fill_buffers(self.causal, self.device, str(model.path))
 
     @contextmanager
     def filled(self, names: Iterable[str]) -> Iterator[None]:
@@ -149,7 +155,7 @@ class Skeleton:
         stored = torch.from_numpy(self._model.read_bytes(info.name)).view(_DTYPES[info.dtype])
         if bad := int(stored.isfinite().logical_not().sum()):
             raise NumericError(f"tensor {info.name!r} has {bad} values that are NaN or infinite", where=info.file)
-        return stored.to(torch.float32).view(info.shape)
+        return stored.to(torch.float32).view(info.shape).to(self.device)
 
 
 def _under(prefix: str, tensors: tuple[str, ...]) -> tuple[str, ...]:
@@ -173,7 +179,7 @@ def _build(model: Model) -> Any:  # transformers is typed in part only
     return causal.eval()
 
 
-def _fill_buffers(causal: Any, where: str) -> None:
+def _fill_buffers(causal: Any, device: torch.device, where: str) -> None:
     """Give the buffers that no checkpoint stores (rotary frequencies, embedding scales) their values.
 
     The model's own initialization sets them, as when transformers loads a model; NaN planted before shows any that it
@@ -196,3 +202,4 @@ def _fill_buffers(causal: Any, where: str) -> None:
     for full, module, name in hollow:
         if not module._buffers[name].isfinite().all():
             raise ModelError(f"{type(causal).__name__} leaves buffer {full!r} without a value", where=where)
+        module._buffers[name] = module._buffers[name].to(device)

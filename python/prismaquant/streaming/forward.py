@@ -1,0 +1,154 @@
+"""`Forward`: the embedding and the layers of a skeleton, run on one batch of windows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from prismaquant.errors import ArgumentError, DataError, ModelError, NumericError
+from prismaquant.streaming import calls
+from prismaquant.streaming.tokens import check_ids
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from prismaquant.model import Model
+    from prismaquant.streaming.skeleton import Skeleton
+
+__all__ = ["Batch", "Forward", "Windows", "check_finite", "check_windows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows of tokens that are walked for one purpose; every window is a sequence of its own.
+
+    Attributes
+    ----------
+    ids
+        int64 ``[windows, seq_len]``.
+    probes
+        Sampled residuals per window: more make what is estimated from the gradients less noisy.
+    """
+
+    ids: npt.NDArray[np.int64]
+    probes: int = 1
+
+    def __repr__(self) -> str:
+        return f"Windows({' x '.join(map(str, self.ids.shape))} tokens, {self.probes} probes)"
+
+    def batches(self, part: int, first: int, batch_windows: int) -> list[Batch]:
+        """Batches in which a window counts once per probe; ``first`` windows come before these in other parts."""
+        size = max(1, batch_windows // self.probes)
+        return [
+            Batch(part, number, first + start, self.probes, torch.from_numpy(self.ids[start : start + size].copy()))
+            for number, start in enumerate(range(0, len(self.ids), size))
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Windows that are run together.
+
+    Attributes
+    ----------
+    part
+        Index of the `Windows` that they are of.
+    number
+        Index among the batches of the part.
+    window
+        Index of the first window, counted over all parts.
+    probes
+        Sampled residuals per window.
+    ids
+        int64 ``[windows, seq_len]``.
+    """
+
+    part: int
+    number: int
+    window: int
+    probes: int
+    ids: torch.Tensor
+
+    @property
+    def name(self) -> str:
+        """Distinct for every batch of a walk."""
+        return f"{self.part}-{self.number}"
+
+
+class Forward:
+    """Runs ``skeleton`` batch by batch, and learns on the way what its own forward hands to each layer."""
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        self._skeleton = skeleton
+        self._calls: dict[tuple[int, ...], list[calls.Call]] = {}  # shape of the ids -> call of each layer
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Input of the first layer, float32 ``[windows, seq_len, hidden]``. ``skeleton.embedding`` must be filled.
+
+        Raises
+        ------
+        ModelError
+            The model cannot be run layer by layer.
+        NumericError
+            The states are not finite.
+        """
+        hidden, made = calls.embed(self._skeleton, batch.ids.to(self._skeleton.device))
+        known = self._calls.setdefault(tuple(batch.ids.shape), made)
+        for layer, (one, other) in enumerate(zip(known, made, strict=True)):
+            if not calls.is_same((one.args, one.kwargs), (other.args, other.kwargs)):
+                raise ModelError(
+                    "its arguments depend on the tokens, not only on their number",
+                    where=self._skeleton.names[layer],
+                    hint="such models cannot be walked layer by layer",
+                )
+        check_finite(hidden, "embedding", batch)
+        return hidden
+
+    def layer(self, layer: int, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Output of ``layer``, whose tensors must be filled, for ``hidden`` of the windows of ``batch``."""
+        output = calls.run(self._skeleton, layer, hidden, self._calls[tuple(batch.ids.shape)][layer])
+        check_finite(output, f"layer {layer}", batch)
+        return output
+
+
+def check_finite(values: torch.Tensor, what: str, batch: Batch) -> None:
+    """Refuse NaN and infinity in ``values`` of shape ``[windows, seq_len, hidden]``.
+
+    Raises
+    ------
+    NumericError
+        Names ``what`` and the window.
+    """
+    finite = values.detach().isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        window = batch.window + int(finite.logical_not().nonzero()[0])
+        raise NumericError(
+            "activations are NaN or infinite",
+            where=f"{what}, window {window}",
+            hint="look for damaged weights in this layer or before it",
+        )
+
+
+def check_windows(model: Model, parts: Sequence[Windows], *, seed: int, batch_windows: int) -> None:
+    """Refuse windows that ``model`` cannot be run on.
+
+    Raises
+    ------
+    ArgumentError
+        A number that must be positive is not, or there are no windows at all.
+    DataError
+        Windows are empty or have ids that the model does not have.
+    """
+    probes = min((part.probes for part in parts), default=0)
+    if probes < 1 or batch_windows < 1 or seed < 0:
+        raise ArgumentError(
+            f"probes {probes} and batch_windows {batch_windows} must be positive, seed {seed} not negative"
+        )
+    for part in parts:
+        if part.ids.ndim != 2 or part.ids.size == 0:
+            raise DataError(f"tokens have shape {list(part.ids.shape)}, expected [windows, seq_len]")
+        check_ids(part.ids, model, "tokens")
