@@ -42,7 +42,8 @@ def main(output: Path) -> None:
             folder,
             **arguments,
             data=CALIBRATION,
-            samples=100,
+            samples=96,
+            price_samples=24,
             seq_len=256,
             work_dir=output / "work",  # the builds share one measurement
             force=True,

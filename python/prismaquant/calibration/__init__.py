@@ -1,7 +1,11 @@
 """How much each unit matters and what each scheme would cost it: statistics over the walk, prices, `probe`.
 
-    collect   the sums over a layer's visits
-    price     the prices: functions of a weight error and the sums
+    draw      which windows of the data serve for what
+    collect   the sums over a layer's visits, for the solvers
+    inputs    quantized inputs and their ranges
+    prices    the prices, one file each
+    unit      all prices of one unit
+    layer     all units of one layer
     run       `probe`
 
 Imports torch.
@@ -9,7 +13,8 @@ Imports torch.
 
 from __future__ import annotations
 
-from prismaquant.calibration.price import PRICES
+from prismaquant.calibration.draw import Draw, split
+from prismaquant.calibration.prices import DEFAULT_PRICES, PRICES
 from prismaquant.calibration.run import probe
 
-__all__ = ["PRICES", "probe"]
+__all__ = ["DEFAULT_PRICES", "PRICES", "Draw", "probe", "split"]

@@ -29,18 +29,15 @@ class LinearStatistics:
         Sum over ``t`` of ``|g_t|^2 |x_t|^2``, mean over probes: trace of the per-token Fisher diagonal of the weight.
     fisher_rows
         float64 ``[rows]``: sum over ``t`` of ``g_t^2``, mean over probes.
-    gram
-        float32 ``[columns, columns]``: ``X^T X``. One tensor for all Linears that share their input.
     input_amax
         Largest ``|x|``.
     grams
-        What solvers take; ``None`` where the gradients' Gram was not wanted.
+        What solvers take, ``None`` where it was not wanted. One input Gram for all Linears that share their input.
     """
 
     tokens: int
     fisher_trace: float
     fisher_rows: torch.Tensor
-    gram: torch.Tensor
     input_amax: float
     grams: Grams | None = None
 
@@ -48,13 +45,13 @@ class LinearStatistics:
         return f"LinearStatistics({self.tokens} tokens, trace {self.fisher_trace:.4g}, amax {self.input_amax:.4g})"
 
 
-def collect(visits: Iterable[Visit], *, output_grams: bool = False) -> dict[str, LinearStatistics]:
+def collect(visits: Iterable[Visit], *, grams: bool) -> dict[str, LinearStatistics]:
     """Linear name -> sums over ``visits``, which are of one layer.
 
     Parameters
     ----------
-    output_grams
-        Whether the Grams of the output gradients are wanted: whole up to 4096 rows, else blocks of 128.
+    grams
+        Whether the Grams are wanted, that of the output gradients whole up to 4096 rows, else in blocks of 128.
     """
     inputs: dict[str, _InputSums] = {}  # by the first Linear that gets the input
     gradients: dict[str, _GradientSums] = {}
@@ -66,24 +63,26 @@ def collect(visits: Iterable[Visit], *, output_grams: bool = False) -> dict[str,
             if (before := leaders.setdefault(name, leader)) != leader:
                 raise ModelError(f"gets the input of {before!r} in one batch, of {leader!r} in another", where=name)
             if leader == name:
-                inputs.setdefault(name, _InputSums()).add(seen.input)
-            gradients.setdefault(name, _GradientSums(output_grams)).add(seen, inputs[leader].squares)
+                inputs.setdefault(name, _InputSums(grams)).add(seen.input)
+            gradients.setdefault(name, _GradientSums(grams)).add(seen, inputs[leader].squares)
     return {name: sums.finish(inputs[leaders[name]]) for name, sums in gradients.items()}
 
 
 class _InputSums:
-    def __init__(self) -> None:
+    def __init__(self, with_gram: bool) -> None:
         self.tokens = 0
         self.amax = 0.0
-        self.gram = torch.zeros(())
+        self.gram: torch.Tensor | None = None
+        self._with_gram = with_gram
         self.squares = torch.zeros(())  # |x_t|^2 of the batch that was added last
 
     def add(self, x: torch.Tensor) -> None:
         self.tokens += len(x)
         self.amax = max(self.amax, float(x.abs().max()))
-        if self.gram.ndim == 0:
-            self.gram = x.new_zeros(x.shape[1], x.shape[1])
-        self.gram.addmm_(x.T, x)
+        if self._with_gram:
+            if self.gram is None:
+                self.gram = x.new_zeros(x.shape[1], x.shape[1])
+            self.gram.addmm_(x.T, x)
         self.squares = x.square().sum(dim=1)
 
 
@@ -97,15 +96,15 @@ class _GradientSums:
         squares = seen.gradients.square().mean(dim=0)  # [tokens, rows]
         # Per token: the square of a sum over tokens would be another matrix, dominated by their cross terms.
         self.trace += float(squares.sum(dim=1).double() @ input_squares.double())
-        self.rows = self.rows + squares.sum(dim=0).double()
+        self.rows = self.rows + squares.sum(dim=0).double().cpu()
         if self.gram is not None:
             self.gram.add(seen.gradients.flatten(0, 1))
 
     def finish(self, inputs: _InputSums) -> LinearStatistics:
         grams = None
-        if self.gram is not None:
-            grams = Grams(inputs.gram, inputs.tokens, self.gram.blocks(), self.gram.vectors)
-        return LinearStatistics(inputs.tokens, self.trace, self.rows, inputs.gram, inputs.amax, grams)
+        if self.gram is not None and inputs.gram is not None:
+            grams = Grams(inputs.gram.cpu(), inputs.tokens, self.gram.blocks().cpu(), self.gram.vectors)
+        return LinearStatistics(inputs.tokens, self.trace, self.rows, inputs.amax, grams)
 
 
 class _BlockGram:

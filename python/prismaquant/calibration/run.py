@@ -7,40 +7,38 @@ from contextlib import closing, contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from prismaquant import formats
-from prismaquant.calibration.collect import LinearStatistics, collect
-from prismaquant.calibration.price import PRICES
-from prismaquant.codec import get_codec
+from prismaquant.calibration.draw import Draw
+from prismaquant.calibration.layer import LayerSensitivity, Settings, probe_layer
+from prismaquant.calibration.prices import DEFAULT_PRICES, PRICES
 from prismaquant.errors import ArgumentError
-from prismaquant.files.sensitivity import Candidate, LinearSensitivity, Sensitivity, UnitSensitivity
+from prismaquant.files.sensitivity import Sensitivity
 from prismaquant.progress import Event, Progress, silent
-from prismaquant.rendering.cache import render_cached
 from prismaquant.solver import preset_needs_gram
-from prismaquant.streaming import Tokens, walk
+from prismaquant.streaming import Spool, Windows, walk
 
 if TYPE_CHECKING:
-    from prismaquant.formats import Scheme
-    from prismaquant.model import Model, Unit
+    from prismaquant.model import Model
     from prismaquant.rendering.cache import RenderCache
-    from prismaquant.rendering.render import Grams
 
 __all__ = ["probe"]
-
-_BATCH_WINDOWS = 8
 
 
 def probe(
     model: Model,
-    tokens: Tokens,
+    draw: Draw,
     *,
     schemes: Sequence[str],
     preset: str,
+    prices: Sequence[str] = DEFAULT_PRICES,
     probes: int = 1,
+    price_probes: int = 8,
     seed: int = 0,
     cache: RenderCache | None = None,
+    spool: Spool | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Sensitivity:
@@ -48,78 +46,81 @@ def probe(
 
     Parameters
     ----------
-    tokens
-        Calibration windows, see `read_tokens`.
+    draw
+        Calibration windows.
     schemes
         The menu. A unit has no candidate for a scheme that the shape of one of its Linears does not allow.
     preset
-        Solver preset that renders the candidates. One that needs a Gram solves for three quarters of the windows, and
-        the others set the prices.
-    probes
-        Sampled residuals per window: more make the Fisher statistics less noisy, at one backward pass each.
+        Solver preset that renders the candidates.
+    prices
+        Names of the prices to compute.
+    probes, price_probes
+        Sampled residuals per window, for the statistics and for the prices: more make them less noisy, at one backward
+        pass each.
     seed
         Fixes the residuals.
     cache
         Where renderings are kept for the export; ``None``: they are made and dropped. Its ``calibration`` is that of
         the result.
+    spool, device
+        As in `walk`.
     threads
         Threads of torch and of the solver; ``None``: torch's own setting, and all.
 
     Raises
     ------
     FormatError
-        If a scheme or the preset is unknown.
+        If a scheme, the preset or a price is unknown.
     ModelError, DataError, NumericError
         As `prismaquant.streaming.walk`.
     """
-    menu = [formats.get_scheme(name) for name in dict.fromkeys(schemes)]
-    if not menu:
-        raise ArgumentError("schemes is empty", hint=f"known: {', '.join(formats.list_schemes())}")
-    solves = preset_needs_gram(preset)
-    batch_windows, first_priced = _batches(len(tokens.ids), held_out=solves)
-    measured: dict[str, UnitSensitivity] = {}
-    fisher_rows: dict[str, np.ndarray] = {}
-    visits = walk(model, tokens.ids, probes, seed=seed, batch_windows=batch_windows, progress=progress)
+    settings = _settings(schemes, preset, prices, cache, threads)
+    parts = {"statistics": Windows(draw.statistics, probes)}
+    if len(draw.ranges) and any(scheme.needs_input_amax for scheme in settings.menu):
+        parts["ranges"] = Windows(draw.ranges)
+    parts["prices"] = Windows(draw.prices, price_probes)
+    measured: dict[int, LayerSensitivity] = {}
+    visits = walk(model, list(parts.values()), seed=seed, spool=spool, device=device, progress=progress)
     with _torch_threads(threads), closing(visits):
         for layer, of_layer in groupby(visits, key=lambda visit: visit.layer):
-            parts = [
-                collect(part, output_grams=solves and not is_priced)
-                for is_priced, part in groupby(of_layer, key=lambda visit: visit.batch >= first_priced)
-            ]
-            for unit in (unit for unit in model.units if unit.layer == layer):
-                grams = {name: known for name, sums in parts[0].items() if (known := sums.grams) is not None}
-                candidates = _price(model, unit, grams or None, parts[-1], menu, preset, cache, threads)
-                measured[unit.name] = UnitSensitivity(unit.name, _summarize(unit, parts), candidates)
-                progress(Event("price", len(measured), len(model.units), unit.name))
-            for name in parts[0]:
-                rows = torch.stack([part[name].fisher_rows for part in parts]).sum(dim=0)
-                fisher_rows[name] = rows.float().numpy()
-            del parts, grams  # the Grams die with their layer
+            units = [unit for unit in model.units if unit.layer == layer]
+            measured[layer] = probe_layer(model, units, of_layer, list(parts), settings)
+            done = sum(len(part.units) for part in measured.values())
+            progress(Event("price", done, len(model.units), f"layer {layer}"))
+    by_name = {unit.name: unit for part in measured.values() for unit in part.units}
+    statistics, priced = draw.fingerprints
     return Sensitivity(
         model=model.fingerprint,
-        data=tokens.fingerprint,
-        tokens=tokens.ids.size,
-        seq_len=tokens.ids.shape[1],
+        data=statistics,
+        tokens=draw.statistics.size,
+        seq_len=draw.statistics.shape[1],
         probes=probes,
         seed=seed,
         preset=preset,
-        prices=tuple(PRICES),
-        units=tuple(measured[unit.name] for unit in model.units),
-        fisher_rows=fisher_rows,
+        prices=settings.prices,
+        units=tuple(by_name[unit.name] for unit in model.units),
+        price_data=priced,
+        price_tokens=draw.prices.size,
+        price_probes=price_probes,
+        fisher_rows={name: rows for part in measured.values() for name, rows in part.fisher_rows.items()},
+        price_sums={name: sums for part in measured.values() for name, sums in part.price_sums.items()},
     )
 
 
-def _batches(windows: int, *, held_out: bool) -> tuple[int, int]:
-    """Windows per batch, and the first batch whose windows price what was solved for the others.
-
-    A solver fits the inputs that it is shown, and on these its errors look smaller than they are: a quarter of the
-    windows is held out for the prices. One window alone serves for both.
-    """
-    if not held_out:
-        return _BATCH_WINDOWS, windows
-    size = min(_BATCH_WINDOWS, max(1, windows // 4))
-    count = -(-windows // size)
-    return size, count - max(1, count // 4) if count > 1 else count
+def _settings(
+    schemes: Sequence[str], preset: str, prices: Sequence[str], cache: RenderCache | None, threads: int | None
+) -> Settings:
+    menu = tuple(formats.get_scheme(name) for name in dict.fromkeys(schemes))
+    if not menu:
+        raise ArgumentError("schemes is empty", hint=f"known: {', '.join(formats.list_schemes())}")
+    wanted = tuple(dict.fromkeys(prices))
+    if not wanted:
+        raise ArgumentError("prices is empty", hint=f"known: {', '.join(PRICES)}")
+    for name in wanted:
+        if name not in PRICES:
+            raise formats.unknown_name("price", name, PRICES)
+    grams = preset_needs_gram(preset) or "kfac" in wanted
+    return Settings(menu, preset, wanted, grams, cache, threads)
 
 
 @contextmanager
@@ -130,49 +131,3 @@ def _torch_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _price(
-    model: Model,
-    unit: Unit,
-    grams: dict[str, Grams] | None,
-    statistics: dict[str, LinearStatistics],
-    menu: Sequence[Scheme],
-    preset: str,
-    cache: RenderCache | None,
-    threads: int | None,
-) -> tuple[Candidate, ...]:
-    """Candidates of ``unit``; schemes with one weight format share its rendering."""
-    weights = {linear.name: torch.from_numpy(model.read_weight(linear)) for linear in unit.linears}
-    costs: dict[str, tuple[float, dict[str, float]]] = {}
-    candidates = []
-    for scheme in menu:
-        if any(formats.why_not(scheme, linear.rows, linear.columns) for linear in unit.linears):
-            continue
-        format = scheme.weight_format
-        if format not in costs:
-            rendering = render_cached(model, unit, format, preset=preset, cache=cache, grams=grams, threads=threads)
-            prices = dict.fromkeys(PRICES, 0.0)
-            for name, weight in weights.items():
-                decoded = get_codec(format).decode(rendering.quantized[name], dtype="float32", threads=threads)
-                delta = torch.from_numpy(decoded).sub_(weight)
-                for price, function in PRICES.items():
-                    prices[price] += function(delta, statistics[name])
-            costs[format] = sum(rendering.squared_error.values()), prices
-        squared_error, prices = costs[format]
-        nbytes = sum(formats.stored_bytes(scheme, linear.rows, linear.columns) for linear in unit.linears)
-        candidates.append(Candidate(scheme.name, nbytes, squared_error, dict(prices)))
-    return tuple(candidates)
-
-
-def _summarize(unit: Unit, parts: Sequence[dict[str, LinearStatistics]]) -> tuple[LinearSensitivity, ...]:
-    return tuple(
-        LinearSensitivity(
-            linear.name,
-            linear.rows,
-            linear.columns,
-            sum(part[linear.name].fisher_trace for part in parts),
-            max(part[linear.name].input_amax for part in parts),
-        )
-        for linear in unit.linears
-    )

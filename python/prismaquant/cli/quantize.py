@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("calibration data")
     data.add_argument("--data", metavar="FILE", help="text (.txt, .jsonl) or token ids (.npy); needed with a budget")
     data.add_argument("--samples", type=int, default=128, metavar="N", help="windows (default: %(default)s)")
+    data.add_argument(
+        "--price-samples",
+        type=int,
+        default=32,
+        metavar="N",
+        help="other windows, for the prices (default: %(default)s)",
+    )
     data.add_argument("--seq-len", type=int, default=512, metavar="N", help="tokens per window (default: %(default)s)")
     data.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the draw of windows and probes (default: %(default)s)"
@@ -59,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_threads(machine)
     advanced = parser.add_argument_group("advanced")
     advanced.add_argument(
-        "--price", default=DEFAULT_PRICE, metavar="NAME", help="fisher-gram or fisher-trace (default: %(default)s)"
+        "--price", default=DEFAULT_PRICE, metavar="NAME", help="what is minimised (default: %(default)s)"
     )
     advanced.add_argument(
         "--preset",
@@ -68,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     advanced.add_argument(
         "--probes", type=int, default=1, metavar="N", help="gradient probes per window (default: %(default)s)"
+    )
+    advanced.add_argument(
+        "--price-probes",
+        type=int,
+        default=8,
+        metavar="N",
+        help="those of windows for the prices (default: %(default)s)",
     )
 
 
@@ -91,7 +105,8 @@ def show(report: QuantizeReport) -> None:
         proof = (
             "" if decided.lower_bound is None else f" (no plan within the budget is below {decided.lower_bound:.4g})"
         )
-        line(f"predicted KL {decided.predicted_kl:.4g} nats per token{proof}")
+        error = "" if decided.standard_error is None else f" +- {decided.standard_error:.2g}"
+        line(f"predicted KL {decided.predicted_kl:.4g}{error} nats per token{proof}")
     notes = Counter(f"{_every_layer(note.unit)} {_every_layer(note.text)}" for note in decided.notes)
     for text, count in notes.items():
         line(f"note: {text}" + (f" [{count} units]" if count > 1 else ""))

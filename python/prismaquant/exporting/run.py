@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def export(
     """
     _check(model, plan)
     scheme_of = {unit.name: unit.scheme for unit in plan.units}
-    input_amax = _input_amax(model, scheme_of, sensitivity)
+    input_scales = _input_global_scales(model, scheme_of, sensitivity)
     _check_renderings(model, scheme_of, plan, cache)
     layout = shards.lay_out(_entries(model, scheme_of), shard_size)
     documents = {config.FILE: config.config_json(model, plan), shards.INDEX: shards.index(layout)}
@@ -89,7 +90,7 @@ def export(
             for done, unit in enumerate(model.units):
                 progress(Event("export", done, len(model.units), unit.name))
                 scheme = scheme_of[unit.name]
-                for linear, parts, error in _render(model, unit, scheme, plan.preset, input_amax, cache, threads):
+                for linear, parts, error in _render(model, unit, scheme, plan.preset, input_scales, cache, threads):
                     for suffix, data in parts.items():
                         writer.write(f"{linear}.{suffix}", data)
                     records.append(LinearRecord(linear, scheme, sum(data.nbytes for data in parts.values()), error))
@@ -143,8 +144,8 @@ def _check_renderings(model: Model, scheme_of: dict[str, str], plan: Plan, cache
             )
 
 
-def _input_amax(model: Model, scheme_of: dict[str, str], sensitivity: Sensitivity | None) -> dict[str, float]:
-    """Largest absolute input of each unit whose scheme stores a scale for it: siblings see the same input."""
+def _input_global_scales(model: Model, scheme_of: dict[str, str], sensitivity: Sensitivity | None) -> dict[str, float]:
+    """Divisor of the inputs of each unit whose scheme stores one: siblings see the same input."""
     units = [unit for unit in model.units if get_scheme(scheme_of[unit.name]).needs_input_amax]
     if not units:
         return {}
@@ -164,12 +165,21 @@ def _input_amax(model: Model, scheme_of: dict[str, str], sensitivity: Sensitivit
     missing = [linear.name for unit in units for linear in unit.linears if linear.name not in seen]
     if missing:
         raise StageFileError("has no statistics of this Linear", where=f"sensitivity, {missing[0]}", hint="probe again")
-    found = {unit.name: max(seen[linear.name] for linear in unit.linears) for unit in units}
-    for name, amax in found.items():
+    chosen = {unit.name: unit.input_global_scale for unit in sensitivity.units}
+    found = {}
+    for unit in units:
         try:
-            schemes.input_global_scale(amax)
+            of_range = schemes.input_global_scale(max(seen[linear.name] for linear in unit.linears))
         except ValueError as cause:
-            raise StageFileError(str(cause), where=f"sensitivity, {name}") from cause
+            raise StageFileError(str(cause), where=f"sensitivity, {unit.name}") from cause
+        scale = chosen.get(unit.name)
+        found[unit.name] = of_range if scale is None else scale
+        if not (math.isfinite(found[unit.name]) and found[unit.name] > 0):
+            raise StageFileError(
+                f"input_global_scale is {scale}, expected a positive number",
+                where=f"sensitivity, {unit.name}",
+                hint="the sensitivity is damaged: probe again",
+            )
     return found
 
 
@@ -193,7 +203,7 @@ def _render(
     unit: Unit,
     scheme: str,
     preset: str,
-    input_amax: dict[str, float],
+    input_scales: dict[str, float],
     cache: RenderCache | None,
     threads: int | None,
 ) -> Iterator[tuple[str, dict[str, Array], float]]:
@@ -205,5 +215,5 @@ def _render(
     weight_format = get_scheme(scheme).weight_format
     rendering = render_cached(model, unit, weight_format, preset=preset, cache=cache, threads=threads)
     for linear in unit.linears:
-        parts = schemes.tensors(scheme, rendering.quantized[linear.name], input_amax.get(unit.name))
+        parts = schemes.tensors(scheme, rendering.quantized[linear.name], input_scales.get(unit.name))
         yield linear.name, {suffix: data for suffix, (_, data) in parts.items()}, rendering.squared_error[linear.name]

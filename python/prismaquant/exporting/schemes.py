@@ -1,7 +1,8 @@
 """From a scheme to its form on disk: compressed-tensors arguments, and tensors by name, dtype and shape.
 
 A new scheme is one entry of `_ARGUMENTS` (what the engine is told); how its weight format is stored says the table of
-`prismaquant.codec.storage`. Beside the weight, ``input_global_scale = 448 * 6 / max |x|`` is a divisor in F32 ``[1]``.
+`prismaquant.codec.storage`. Beside the weight, ``input_global_scale`` (``448 * 6 / max |x|``, or what the probe chose)
+is a divisor in F32 ``[1]``.
 """
 
 from __future__ import annotations
@@ -110,23 +111,24 @@ def nbytes(dtype: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * ARRAY_DTYPES[dtype].itemsize
 
 
-def tensors(scheme: str, quantized: Quantized, input_amax: float | None = None) -> dict[str, tuple[str, Array]]:
+def tensors(scheme: str, quantized: Quantized, input_scale: float | None = None) -> dict[str, tuple[str, Array]]:
     """The tensors that store ``quantized`` under ``scheme``: suffix -> (safetensors dtype, array of stored bits).
 
     Parameters
     ----------
-    input_amax
-        Largest absolute input of the unit; only for schemes with `Scheme.needs_input_amax`.
+    input_scale
+        Divisor of the unit's inputs; only for schemes with `Scheme.needs_input_amax`.
 
     Raises
     ------
     NumericError
-        If the scheme needs ``input_amax`` and it is missing, negative or not finite.
+        If the scheme needs ``input_scale`` and it is missing, not positive or not finite.
     """
     found: dict[str, tuple[str, Array]] = {**pack(quantized, scheme)}
     if get_scheme(scheme).needs_input_amax:
-        scale = np.array([input_global_scale(input_amax)], ARRAY_DTYPES["F32"])
-        found[_INPUT_GLOBAL_SCALE] = ("F32", scale)
+        if input_scale is None or not (math.isfinite(input_scale) and input_scale > 0):
+            raise NumericError(f"the global scale of the inputs is {input_scale}", hint="probe the model again")
+        found[_INPUT_GLOBAL_SCALE] = ("F32", np.array([input_scale], ARRAY_DTYPES["F32"]))
     return found
 
 

@@ -71,6 +71,9 @@ class Plan:
         Everything stored for the units.
     predicted_kl
         Sum of the prices.
+    standard_error
+        Of ``predicted_kl``, from the spread of the prices over the windows that set them; ``None`` where it is not
+        known.
     lower_bound
         Proven lower bound of that sum under the budget (equal: the plan is optimal).
     units
@@ -91,6 +94,7 @@ class Plan:
     lower_bound: float | None
     units: tuple[PlannedUnit, ...]
     calibration: str | None = None
+    standard_error: float | None = None
     notes: tuple[Note, ...] = ()
 
     @property

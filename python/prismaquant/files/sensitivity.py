@@ -1,11 +1,13 @@
 """`Sensitivity`: how much each unit matters and what each scheme would cost it. Written by `probe`, read by `plan`.
 
-One safetensors file: the document is in the metadata, the squared output gradients per row are the tensors. Sums are
-stored, with the number of tokens to divide by.
+One safetensors file: the document is in the metadata, the tensors are the squared output gradients per row, and the
+prices window by window. Sums are stored, with the number of tokens to divide by.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +29,15 @@ __all__ = [
     "Sensitivity",
     "UnitSensitivity",
     "calibration_of",
+    "price_sums_name",
     "read",
     "write",
 ]
 
 SCHEMA = "prismaquant.sensitivity/1"
+
+#: What the names of the tensors of `Sensitivity.price_sums` begin with.
+_PRICES = "prices/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +84,19 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class UnitSensitivity:
-    """What was measured for one unit. A scheme that the shapes do not allow is missing from ``candidates``."""
+    """What was measured for one unit. A scheme that the shapes do not allow is missing from ``candidates``.
+
+    Attributes
+    ----------
+    input_global_scale
+        Divisor of the inputs under schemes that store one (NVFP4), chosen on windows of its own; ``None``: no such
+        scheme was priced.
+    """
 
     name: str
     linears: tuple[LinearSensitivity, ...]
     candidates: tuple[Candidate, ...]
+    input_global_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,9 @@ class Document:
     preset: str
     prices: tuple[str, ...]
     units: tuple[UnitSensitivity, ...]
+    price_data: str | None = None
+    price_tokens: record.Count = 0
+    price_probes: record.Count = 0
 
     @property
     def calibration(self) -> str:
@@ -119,13 +136,13 @@ class Sensitivity(Document):
     model
         Fingerprint of the model (``Model.fingerprint``).
     data
-        Fingerprint of the calibration tokens.
+        Fingerprint of the tokens of the statistics, which the weights are solved for.
     tokens
-        Calibration tokens.
+        Their number.
     seq_len
         Tokens per window.
     probes
-        Gradient probes per window.
+        Gradient probes per window of theirs.
     seed
         Random seed of the probes.
     preset
@@ -134,15 +151,50 @@ class Sensitivity(Document):
         Names of the prices that every candidate carries.
     units
         What was measured, in the order of the model.
+    price_data
+        Fingerprint of the tokens that set the prices; none of them is among those of the statistics. ``None``: they
+        are those.
+    price_tokens
+        Their number.
+    price_probes
+        Gradient probes per window of theirs.
     fisher_rows
         Linear name -> float32 ``[rows]``: sum over tokens, mean over probes, of the squared output gradient. Not
         part of the document: stored as tensors.
+    price_sums
+        `price_sums_name` of unit and price -> float32 ``[candidates, windows]``: the price in nats, summed over the
+        tokens of each window. Stored as tensors, too.
     """
 
     fisher_rows: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    price_sums: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    def standard_error(self, schemes: Mapping[str, str], price: str) -> float | None:
+        """Of the sum of the prices, in nats per token, of the units in ``schemes`` (unit name -> scheme).
+
+        From the spread over the windows, whose prices of different units go up and down together. ``None`` for one
+        window, or where no sums were kept.
+        """
+        total: Any = 0.0
+        for unit in self.units:
+            if unit.name in schemes:
+                sums = self.price_sums.get(price_sums_name(unit.name, price))
+                if sums is None:
+                    return None
+                names = [candidate.scheme for candidate in unit.candidates]
+                total = total + sums[names.index(schemes[unit.name])].astype(float)
+        windows = getattr(total, "size", 0)
+        if windows < 2:
+            return None
+        return float(total.std(ddof=1) * math.sqrt(windows) / self.price_tokens)
 
     def __repr__(self) -> str:
         return f"Sensitivity({len(self.units)} units, {self.tokens} tokens, prices {', '.join(self.prices)})"
+
+
+def price_sums_name(unit: str, price: str) -> str:
+    """Key of `Sensitivity.price_sums`."""
+    return f"{unit}/{price}"
 
 
 def write(path: Path, sensitivity: Sensitivity) -> None:
@@ -158,7 +210,8 @@ def write(path: Path, sensitivity: Sensitivity) -> None:
     from safetensors.numpy import save
 
     document = record.encode(Document(**_fields(sensitivity)), SCHEMA).decode()
-    record.write_atomic(path, save(dict(sensitivity.fisher_rows), metadata={"prismaquant": document}))
+    arrays = {**sensitivity.fisher_rows, **{_PRICES + name: sums for name, sums in sensitivity.price_sums.items()}}
+    record.write_atomic(path, save(arrays, metadata={"prismaquant": document}))
 
 
 def read(path: Path) -> Sensitivity:
@@ -177,10 +230,12 @@ def read(path: Path) -> Sensitivity:
             text = (file.metadata() or {}).get("prismaquant", "null")
             document = record.decode(text.encode(), Document, SCHEMA, str(path))
             _check_tensors(document, {name: file.get_slice(name) for name in file.keys()}, path)  # noqa: SIM118
-            rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as cause:
         raise StageFileError(f"is not a sensitivity file ({cause})", where=str(path)) from cause
-    return Sensitivity(**_fields(document), fisher_rows=rows)
+    rows = {name: array for name, array in arrays.items() if not name.startswith(_PRICES)}
+    sums = {name.removeprefix(_PRICES): array for name, array in arrays.items() if name.startswith(_PRICES)}
+    return Sensitivity(**_fields(document), fisher_rows=rows, price_sums=sums)
 
 
 def _fields(document: Document) -> dict[str, Any]:
@@ -188,8 +243,15 @@ def _fields(document: Document) -> dict[str, Any]:
 
 
 def _check_tensors(document: Document, slices: dict[str, Any], path: Path) -> None:
-    """Every Linear has its rows, of the right type and length, and there is nothing else."""
+    """Every Linear has its rows, and every price its windows, of the right type and shape; there is nothing else."""
     expected = {linear.name: ["F32", [linear.rows]] for unit in document.units for linear in unit.linears}
+    if document.price_tokens:
+        windows = document.price_tokens // document.seq_len
+        expected |= {
+            _PRICES + price_sums_name(unit.name, price): ["F32", [len(unit.candidates), windows]]
+            for unit in document.units
+            for price in document.prices
+        }
     found = {name: [part.get_dtype(), part.get_shape()] for name, part in slices.items()}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):

@@ -30,7 +30,7 @@ __all__ = [
     "sensitivity_of",
 ]
 
-DEFAULT_PRICE = "fisher-gram"
+DEFAULT_PRICE = "directional"
 
 
 def open(model: PathLike | Model) -> Model:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prismaquant.errors import ArgumentError
 from prismaquant.formats import DEFAULT_MENU, get_scheme, why_not
 from prismaquant.pipeline.inputs import (
     check_threads,
@@ -36,8 +37,11 @@ def probe(
     out: PathLike | None = None,
     schemes: Sequence[str] = DEFAULT_MENU,
     samples: int = 128,
+    price_samples: int = 32,
     seq_len: int = 512,
     probes: int = 1,
+    price_probes: int = 8,
+    prices: Sequence[str] = (),
     seed: int = 0,
     preset: str = CALIBRATED_PRESET,
     work_dir: PathLike | None = None,
@@ -58,10 +62,15 @@ def probe(
         other sensitivity is replaced, and any other file refused.
     schemes
         The menu whose schemes are rendered and priced.
-    samples, seq_len
-        Calibration windows and tokens per window.
-    probes
-        Gradient probes per window.
+    samples, price_samples
+        Windows that the weights are solved for, and other windows that set the prices. A quarter as many as those, of
+        neither, choose the ranges of quantized inputs.
+    seq_len
+        Tokens per window.
+    probes, price_probes
+        Gradient probes per window of either.
+    prices
+        Names of prices to compute beside the usual ones.
     preset
         Solver preset that renders the weights.
     work_dir
@@ -81,16 +90,26 @@ def probe(
     source, menu = open(model), menu_of(schemes)
     check_threads(threads)
     require_extra("probe", "torch", "transformers")
-    from prismaquant.calibration.run import probe as run
+    from prismaquant.calibration import DEFAULT_PRICES, split
+    from prismaquant.calibration import probe as run
     from prismaquant.streaming import read_tokens
 
-    tokens = read_tokens(data, source, samples=samples, seq_len=seq_len, seed=seed)
-    calibration = file.calibration_of(tokens.fingerprint, probes, seed)
-    cache = None if work_dir is None else render_cache(source, preset, calibration, work_dir)
+    for name, count in (("samples", samples), ("price_samples", price_samples)):
+        if count < 1:
+            raise ArgumentError(f"{name} is {count}", hint="ask for at least 1 window")
+    wanted = tuple(dict.fromkeys((*DEFAULT_PRICES, *prices)))
+    ranges = -(-price_samples // 4)
+    tokens = read_tokens(data, source, samples=samples + ranges + price_samples, seq_len=seq_len, seed=seed)
+    draw = split(tokens, statistics=samples, ranges=ranges, prices=price_samples, seed=seed)
+    solved_for, priced_on = draw.fingerprints
+    cache = None
+    if work_dir is not None:
+        cache = render_cache(source, preset, file.calibration_of(solved_for, probes, seed), work_dir)
     if out is not None and Path(out).exists():
         found = file.read(Path(out))
-        wanted = (source.fingerprint, tokens.fingerprint, probes, seed, preset)
-        if (found.model, found.data, found.probes, found.seed, found.preset) == wanted:
+        settings = (source.fingerprint, solved_for, priced_on, probes, price_probes, seed, preset)
+        of_found = (found.model, found.data, found.price_data, found.probes, found.price_probes, found.seed)
+        if (*of_found, found.preset) == settings and set(wanted) <= set(found.prices):
             priced = tuple(dict.fromkeys(each.scheme for unit in found.units for each in unit.candidates))
             if _possible(source, menu) <= set(priced) and not _lacks_renderings(source, menu, cache):
                 return found
@@ -99,10 +118,12 @@ def probe(
         make_folder(Path(out).parent)
     measured = run(
         source,
-        tokens,
+        draw,
         schemes=menu,
         preset=preset,
+        prices=wanted,
         probes=probes,
+        price_probes=price_probes,
         seed=seed,
         cache=cache,
         threads=threads,

@@ -56,7 +56,8 @@ def plan(
     schemes
         The menu; BF16 is always the way out for a unit whose shape fits no other.
     price
-        Which price is minimised: ``"fisher-gram"`` or ``"fisher-trace"``.
+        Which price is minimised, of those that ``sensitivity`` has: ``"directional"``, ``"fisher-gram"``,
+        ``"fisher-trace"``, ...
     preset
         Solver preset that renders the weights: by default the one that ``sensitivity`` was measured with, and no other
         then; without a sensitivity a data-free one, by default ``"scale_sweep"``.

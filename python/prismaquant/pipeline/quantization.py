@@ -55,8 +55,10 @@ def quantize(
     data: PathLike | None = None,
     schemes: Sequence[str] = DEFAULT_MENU,
     samples: int = 128,
+    price_samples: int = 32,
     seq_len: int = 512,
     probes: int = 1,
+    price_probes: int = 8,
     seed: int = 0,
     price: str = DEFAULT_PRICE,
     preset: str | None = None,
@@ -120,8 +122,11 @@ def quantize(
             out=work / _SENSITIVITY_FILE,
             schemes=menu,
             samples=samples,
+            price_samples=price_samples,
             seq_len=seq_len,
             probes=probes,
+            price_probes=price_probes,
+            prices=(price,),
             seed=seed,
             preset=preset,
             work_dir=work,
@@ -166,7 +171,7 @@ def _check_calibration(data: PathLike | None, price: str) -> None:
             hint="give calibration text (--data FILE)",
         )
     require_extra("probe", "torch", "transformers")
-    from prismaquant.calibration.price import PRICES
+    from prismaquant.calibration import PRICES
 
     if price not in PRICES:
         raise unknown_name("price", price, PRICES)

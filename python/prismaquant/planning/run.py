@@ -33,7 +33,7 @@ def plan(
     bpw: float | None = None,
     size: int | str | None = None,
     schemes: Sequence[str] = DEFAULT_MENU,
-    price: str = "fisher-gram",
+    price: str = "directional",
     preset: str | None = None,
 ) -> Plan:
     """Choose a scheme for every unit of ``model``.
@@ -108,6 +108,7 @@ def plan(
         lower_bound=float(result["lower_bound"]),
         units=_decisions(units, chosen),
         calibration=_calibration(sensitivity, preset),
+        standard_error=_standard_error(sensitivity, units, chosen, price),
         notes=_notes(units, chosen),
     )
 
@@ -165,6 +166,7 @@ def _uniform(model: Model, scheme: Scheme, sensitivity: Sensitivity | None, pric
         lower_bound=None,
         units=_decisions(units, chosen),
         calibration=_calibration(sensitivity, preset),
+        standard_error=_standard_error(sensitivity, units, chosen, price),
         notes=_notes(units, chosen),
     )
 
@@ -179,6 +181,16 @@ def _priced(
 
 def _calibration(sensitivity: Sensitivity | None, preset: str) -> str | None:
     return sensitivity.calibration if sensitivity is not None and preset_needs_gram(preset) else None
+
+
+def _standard_error(
+    sensitivity: Sensitivity | None, units: Sequence[UnitOptions], chosen: Sequence[Option], price: str
+) -> float | None:
+    if sensitivity is None:
+        return None
+    priced = {unit.name: {candidate.scheme for candidate in unit.candidates} for unit in sensitivity.units}
+    schemes = {entry.unit.name: option.scheme for entry, option in zip(units, chosen, strict=True)}
+    return sensitivity.standard_error({name: x for name, x in schemes.items() if x in priced.get(name, ())}, price)
 
 
 def _known(option: Option) -> float:

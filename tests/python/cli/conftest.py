@@ -77,6 +77,8 @@ def made(source: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         data,
         "--samples",
         4,
+        "--price-samples",
+        4,
         "--seq-len",
         32,
         "--json",

@@ -149,7 +149,7 @@ def test_data_that_cannot_be_used(refused, source, tmp_path):
     arguments = ("quantize", source, "-o", tmp_path / "out", "--bpw", 5, "--data")
     assert refused(3, *arguments, tmp_path / "none.txt")["type"] == "DataError"
     (tmp_path / "short.txt").write_text("Hardly anything.")
-    assert "has 5 tokens, 65408 are needed" in refused(3, *arguments, tmp_path / "short.txt")["message"]
+    assert "has 5 tokens, 85848 are needed" in refused(3, *arguments, tmp_path / "short.txt")["message"]
     (tmp_path / "text.pdf").write_bytes(b"%PDF")
     assert "'.pdf'" in refused(3, *arguments, tmp_path / "text.pdf")["message"]
 

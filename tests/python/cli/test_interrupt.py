@@ -41,13 +41,13 @@ _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(source: Path, data: Path, out: Path) -> list[str]:
-    few = ["--samples", "8", "--seq-len", "64"]
+    few = ["--samples", "8", "--price-samples", "4", "--seq-len", "64"]
     return ["quantize", str(source), "-o", str(out), "--bpw", "6", "--data", str(data), *few]
 
 
 def test_at_every_stage(source, data, tmp_path):
     out = tmp_path / "out"
-    moments = [["forward", 1], ["head", 3], ["backward", 1], ["price", 3], ["export", 0], ["export", 5], None]
+    moments = [["forward", 1], ["head", 3], ["backward", 1], ["price", 4], ["export", 0], ["export", 5], None]
     program = [sys.executable, "-c", _DRIVER, str(out), json.dumps(moments), *command(source, data, out)]
     ran = subprocess.run(program, capture_output=True, text=True, timeout=300, env=_ENVIRONMENT)
     assert ran.returncode == 0, ran.stderr

@@ -22,7 +22,8 @@ def problem() -> Problem:
 @pytest.mark.parametrize("preset", ["fast", "best"])
 def test_half_the_objective_is_the_price(problem: Problem, format: str, preset: str) -> None:
     from prismaquant.calibration.collect import LinearStatistics
-    from prismaquant.calibration.price import fisher_gram
+    from prismaquant.calibration.prices import PRICES, LinearErrors
+    from prismaquant.streaming import Observation
 
     rows = np.square(problem.gradients, dtype=np.float64).sum(axis=0)  # the diagonal of G
     solution = solve(
@@ -37,7 +38,10 @@ def test_half_the_objective_is_the_price(problem: Problem, format: str, preset: 
     assert solution.report.stages[-1].name == "two_sided"
     assert solution.report.stages[-1].damping == solution.report.stages[-1].output_damping == 0.0
     delta = torch.from_numpy(get_codec(format).decode(solution.quantized) - problem.weight)
-    amax = float(np.abs(problem.inputs).max())
-    known = LinearStatistics(problem.tokens, 0.0, torch.from_numpy(rows), torch.from_numpy(problem.gram), amax)
+    inputs, gradients = (torch.from_numpy(part).float() for part in (problem.inputs, problem.gradients))
+    seen = Observation(inputs, gradients[None], torch.from_numpy(problem.weight))
+    known = LinearStatistics(problem.tokens, 0.0, torch.from_numpy(rows), 1.0)
+    price = PRICES["fisher-gram"]()
+    price.add([LinearErrors(seen, (inputs @ delta.T)[None], torch.zeros(1), known)], problem.tokens, 1)
     assert solution.report.objective is not None
-    assert 0.5 * solution.report.objective == pytest.approx(fisher_gram(delta, known), rel=1e-4)
+    assert 0.5 * solution.report.objective == pytest.approx(float(price.finish()) / problem.tokens, rel=1e-4)

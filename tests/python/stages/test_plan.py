@@ -35,7 +35,7 @@ def _brute_force(sensitivity, budget):
     best = float("inf")
     for choice in itertools.product(*(unit.candidates for unit in sensitivity.units)):
         if sum(candidate.bytes for candidate in choice) <= budget:
-            best = min(best, sum(candidate.prices["fisher-gram"] for candidate in choice))
+            best = min(best, sum(candidate.prices["directional"] for candidate in choice))
     return best
 
 
@@ -135,7 +135,7 @@ def test_a_uniform_plan_says_what_a_sensitivity_expects_of_it():
     sensitivity = sensitivity_of(model, [{"NVFP4A16": 3.0, "BF16": 0.0}] * 2)
     made = plan(model, sensitivity, schemes=["NVFP4A16"])
     assert [unit.price for unit in made.units] == [3.0, 0.0]
-    assert (made.predicted_kl, made.price, made.budget) == (3.0, "fisher-gram", None)
+    assert (made.predicted_kl, made.price, made.budget) == (3.0, "directional", None)
 
 
 def test_bf16_alone_is_a_plan():
@@ -173,8 +173,8 @@ def test_unknown_names_list_the_known_ones():
     text = _error(FormatError, model, schemes=["NVFP4A17"])
     assert "unknown scheme 'NVFP4A17'" in text
     assert "did you mean 'NVFP4A16'?" in text
-    text = _error(FormatError, model, sensitivity, bpw=6, price="fisher-grm")
-    assert re.search(r"unknown price 'fisher-grm'; known: fisher-gram; did you mean 'fisher-gram'\?", text)
+    text = _error(FormatError, model, sensitivity, bpw=6, price="directionl")
+    assert re.search(r"unknown price 'directionl'; known: directional; did you mean 'directional'\?", text)
     assert "unknown preset 'scale-sweep'" in _error(FormatError, model, sensitivity, bpw=6, preset="scale-sweep")
 
 
@@ -206,7 +206,7 @@ def test_a_price_that_is_no_price_is_refused_by_name(value):
     model = model_of([[SHAPE], [SHAPE]])
     sensitivity = sensitivity_of(model, [{"NVFP4A16": 3.0}, {"NVFP4A16": value}])
     text = _error(StageFileError, model, sensitivity, bpw=9, schemes=("NVFP4A16", "BF16"))
-    assert text.startswith(f"u1: price 'fisher-gram' of scheme NVFP4A16 is {value}, expected a finite number >= 0")
+    assert text.startswith(f"u1: price 'directional' of scheme NVFP4A16 is {value}, expected a finite number >= 0")
 
 
 def test_bytes_that_differ_from_what_is_stored_are_refused():

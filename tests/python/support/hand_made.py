@@ -54,7 +54,7 @@ def sensitivity_of(
     model: HandMadeModel,
     prices: Sequence[Mapping[str, float]],
     *,
-    price: str = "fisher-gram",
+    price: str = "directional",
     preset: str = "scale_sweep",
 ) -> Sensitivity:
     """What a probe would have written: ``prices`` says for each unit what each scheme costs; those that do not fit are

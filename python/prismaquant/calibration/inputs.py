@@ -1,0 +1,90 @@
+"""Quantized inputs: what a scheme does to them, and the static range of those that have one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from prismaquant.calibration.collect import LinearStatistics
+from prismaquant.codec import get_codec
+
+if TYPE_CHECKING:
+    from prismaquant.model import Unit
+    from prismaquant.streaming import Visit
+
+__all__ = ["choose_input_global_scales", "quantize_input"]
+
+#: Format of the values of quantized inputs, by `Scheme.activations`.
+_FORMATS = {"nvfp4": "nvfp4", "fp8_token": "fp8_e4m3_token"}
+
+#: What the largest input of the calibration becomes, over the largest that NVFP4 can hold: below 1 there is room for
+#: larger ones, above 1 the largest are clipped.
+_LOADS = (0.5, 0.75, 1.0, 1.5, 2.0)
+
+_LARGEST = 448.0 * 6.0
+
+
+def quantize_input(
+    x: torch.Tensor, activations: str, input_global_scale: float | None, threads: int | None = None
+) -> torch.Tensor:
+    """``x [tokens, columns]`` as the engine sees it: float32, rounded to the values that the kernels compute with.
+
+    Parameters
+    ----------
+    activations
+        As in `Scheme.activations`.
+    input_global_scale
+        Divisor, for ``"nvfp4"``.
+    """
+    codec = get_codec(_FORMATS[activations])
+    scale = input_global_scale if activations == "nvfp4" else None
+    rounded: torch.Tensor = codec.roundtrip(x.cpu(), scale_rule="amax", global_scale=scale, threads=threads)
+    return rounded.to(x.device)
+
+
+def choose_input_global_scales(
+    units: Iterable[Unit],
+    visits: Iterable[Visit],
+    statistics: Mapping[str, LinearStatistics],
+    threads: int | None = None,
+) -> dict[str, float]:
+    """Unit name -> divisor of its NVFP4 inputs: of a few, the one with the smallest error of the outputs.
+
+    The error is weighted by the mean squared gradient of each row. Without ``visits`` the largest input of the
+    statistics becomes the largest that NVFP4 can hold; inputs that were always zero get 1.
+
+    Parameters
+    ----------
+    visits
+        One layer on windows that are not those of ``statistics``, whose largest input would always fit.
+    """
+    units = list(units)
+    amax = {unit.name: max(statistics[linear.name].input_amax for linear in unit.linears) for unit in units}
+    errors = {unit.name: [0.0] * len(_LOADS) for unit in units}
+    for visit in visits:
+        for unit in units:
+            if amax[unit.name] == 0:
+                continue
+            for index, load in enumerate(_LOADS):
+                errors[unit.name][index] += _error(unit, visit, statistics, load * _LARGEST / amax[unit.name], threads)
+    chosen = {}
+    for name, of_unit in errors.items():
+        load = _LOADS[of_unit.index(min(of_unit))] if any(of_unit) else 1.0
+        chosen[name] = load * _LARGEST / amax[name] if amax[name] else 1.0
+    return chosen
+
+
+def _error(
+    unit: Unit, visit: Visit, statistics: Mapping[str, LinearStatistics], scale: float, threads: int | None
+) -> float:
+    total = 0.0
+    rounded: dict[int, torch.Tensor] = {}
+    for linear in unit.linears:
+        seen = visit.linears[linear.name]
+        if id(seen.input) not in rounded:
+            rounded[id(seen.input)] = quantize_input(seen.input, "nvfp4", scale, threads) - seen.input
+        squares = (rounded[id(seen.input)] @ seen.weight.T).square().sum(dim=0, dtype=torch.float64)
+        total += float(squares.cpu() @ statistics[linear.name].fisher_rows)
+    return total

@@ -1,0 +1,141 @@
+"""`probe_layer`: the sensitivity of the units of one layer, from its visits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from prismaquant import formats
+from prismaquant.calibration.collect import LinearStatistics, collect
+from prismaquant.calibration.inputs import choose_input_global_scales
+from prismaquant.calibration.unit import UnitPrices
+from prismaquant.files.sensitivity import LinearSensitivity, UnitSensitivity, price_sums_name
+from prismaquant.rendering.cache import RenderCache, render_cached
+
+if TYPE_CHECKING:
+    from prismaquant.formats import Scheme
+    from prismaquant.model import Model, Unit
+    from prismaquant.streaming import Visit
+    from prismaquant.types import Array
+
+__all__ = ["LayerSensitivity", "Settings", "probe_layer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is measured, and how.
+
+    Attributes
+    ----------
+    menu
+        The schemes to price.
+    preset
+        Solver preset that renders them.
+    prices
+        Names of the prices.
+    grams
+        Whether Grams are needed.
+    cache, threads
+        As in `render_cached`.
+    """
+
+    menu: tuple[Scheme, ...]
+    preset: str
+    prices: tuple[str, ...]
+    grams: bool
+    cache: RenderCache | None
+    threads: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSensitivity:
+    """Result of `probe_layer`; the attributes are those of `Sensitivity`, of the units of one layer."""
+
+    units: tuple[UnitSensitivity, ...]
+    fisher_rows: dict[str, Array]
+    price_sums: dict[str, Array]
+
+
+def probe_layer(
+    model: Model, units: Sequence[Unit], visits: Iterable[Visit], kinds: Sequence[str], settings: Settings
+) -> LayerSensitivity:
+    """Gather statistics, choose the ranges of inputs, render every candidate, and price it.
+
+    Parameters
+    ----------
+    units
+        Those of the layer.
+    visits
+        The visits of the layer.
+    kinds
+        What the windows of each part are for: ``"statistics"``, ``"ranges"`` or ``"prices"``, in this order.
+    """
+    statistics: dict[str, LinearStatistics] = {}
+    scales: dict[str, float] = {}
+    prices: dict[str, UnitPrices] = {}
+    static = [unit for unit in units if any(scheme.needs_input_amax for scheme in _fitting(unit, settings.menu))]
+    for part, of_part in groupby(visits, key=lambda visit: visit.part):
+        if kinds[part] == "statistics":
+            statistics = collect(of_part, grams=settings.grams)
+        elif kinds[part] == "ranges":
+            scales = choose_input_global_scales(static, of_part, statistics, settings.threads)
+        else:
+            scales = scales or choose_input_global_scales(static, (), statistics)
+            for unit in units:
+                prices[unit.name] = _render(model, unit, statistics, scales.get(unit.name), settings)
+            for visit in of_part:
+                for of_unit in prices.values():
+                    of_unit.add(visit)
+    measured, sums = [], {}
+    for unit in units:
+        candidates, of_prices = prices[unit.name].finish()
+        linears = tuple(
+            LinearSensitivity(
+                linear.name,
+                linear.rows,
+                linear.columns,
+                statistics[linear.name].fisher_trace,
+                statistics[linear.name].input_amax,
+            )
+            for linear in unit.linears
+        )
+        measured.append(UnitSensitivity(unit.name, linears, candidates, scales.get(unit.name)))
+        sums.update({price_sums_name(unit.name, price): values for price, values in of_prices.items()})
+    rows = {name: of_linear.fisher_rows.float().numpy() for name, of_linear in statistics.items()}
+    return LayerSensitivity(tuple(measured), rows, sums)
+
+
+def _render(
+    model: Model, unit: Unit, statistics: Mapping[str, LinearStatistics], scale: float | None, settings: Settings
+) -> UnitPrices:
+    """Candidates of ``unit``; schemes with one weight format share its rendering."""
+    menu = _fitting(unit, settings.menu)
+    grams = {name: known for name, sums in statistics.items() if (known := sums.grams) is not None}
+    renderings = {
+        format: render_cached(
+            model,
+            unit,
+            format,
+            preset=settings.preset,
+            cache=settings.cache,
+            grams=grams or None,
+            threads=settings.threads,
+        )
+        for format in dict.fromkeys(scheme.weight_format for scheme in menu)
+    }
+    return UnitPrices(
+        unit,
+        menu,
+        renderings,
+        statistics,
+        input_global_scale=scale,
+        prices=settings.prices,
+        threads=settings.threads,
+    )
+
+
+def _fitting(unit: Unit, menu: Sequence[Scheme]) -> list[Scheme]:
+    """The schemes that the shapes of all Linears of ``unit`` allow."""
+    return [x for x in menu if not any(formats.why_not(x, y.rows, y.columns) for y in unit.linears)]

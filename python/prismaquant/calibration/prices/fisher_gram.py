@@ -1,0 +1,39 @@
+"""`fisher-gram`: the Fisher matrix of the outputs as a diagonal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from prismaquant.calibration.prices.price import LinearErrors, Price, per_window
+
+__all__ = ["FisherGram"]
+
+
+class FisherGram(Price):
+    """``1/2 * sum_o f_o |dy_o|^2`` per Linear: ``f_o`` the mean squared output gradient of row ``o``, ``dy`` the error.
+
+    With exact inputs this is ``1/2 * sum_o f_o dW_o H dW_o^T``, half the objective of a solver that knows the diagonal
+    of the output Gram (cf. K-FAC, Martens and Grosse 2015, with a diagonal left factor).
+    """
+
+    def __init__(self) -> None:
+        self._tokens = 0
+        self._rows: list[torch.Tensor] = []  # by Linear: float64 [rows], sum of squared gradients
+        self._errors: list[list[torch.Tensor]] = []  # by batch, by Linear: float64 [windows, schemes, rows]
+
+    def add(self, linears: Sequence[LinearErrors], tokens: int, windows: int) -> None:
+        self._tokens += tokens
+        rows = [x.seen.gradients.square().mean(dim=0).sum(dim=0, dtype=torch.float64).cpu() for x in linears]
+        self._rows = [old + new for old, new in zip(self._rows, rows, strict=True)] if self._rows else rows
+        squares = [linear.of_batch(linear.outputs.square().transpose(0, 1), tokens) for linear in linears]
+        self._errors.append([per_window(part, windows) for part in squares])
+
+    def finish(self) -> torch.Tensor:
+        """As `Price.finish`. ``f`` is that of all windows, so that the windows' sums add up to the whole formula."""
+        parts = []
+        for batch in self._errors:
+            weighted = [error @ rows / self._tokens for error, rows in zip(batch, self._rows, strict=True)]
+            parts.append(0.5 * torch.stack(weighted).sum(dim=0).T)
+        return torch.cat(parts, dim=1)

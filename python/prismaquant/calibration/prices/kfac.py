@@ -1,0 +1,45 @@
+"""`kfac`: the Fisher matrix of the outputs as the Gram of their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from prismaquant.calibration.prices.price import LinearErrors, Price, per_window
+from prismaquant.errors import ArgumentError
+
+__all__ = ["Kfac"]
+
+
+class Kfac(Price):
+    """``1/2 * dy^T G dy`` per Linear and token: ``G`` the mean of ``g g^T``, or of its diagonal blocks.
+
+    Takes output errors and gradients as independent (K-FAC, Martens and Grosse 2015). ``G`` is that of the windows that
+    the solvers saw.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[torch.Tensor] = []
+
+    def add(self, linears: Sequence[LinearErrors], tokens: int, windows: int) -> None:
+        total: torch.Tensor | float = 0.0
+        for linear in linears:
+            grams = linear.statistics.grams
+            if grams is None:
+                raise ArgumentError("price kfac needs the Grams of the output gradients")
+            gram = torch.as_tensor(grams.output_gram).to(linear.outputs)
+            size = gram.shape[1]
+            quadratic: torch.Tensor | float = 0.0
+            for first in range(0, len(gram), size):
+                block = gram[first : first + size, : len(gram) - first]
+                part = linear.outputs[:, :, first : first + size]
+                quadratic = quadratic + ((part @ block) * part).sum(dim=2)
+            assert isinstance(quadratic, torch.Tensor)
+            of_batch = linear.of_batch(quadratic.T / grams.output_tokens, tokens)
+            total = total + 0.5 * per_window(of_batch, windows).T
+        assert isinstance(total, torch.Tensor)
+        self._parts.append(total)
+
+    def finish(self) -> torch.Tensor:
+        return torch.cat(self._parts, dim=1)

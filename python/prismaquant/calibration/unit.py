@@ -1,0 +1,109 @@
+"""`UnitPrices`: the prices of one unit under every scheme of the menu, on the bytes that would be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from prismaquant.calibration.inputs import quantize_input
+from prismaquant.calibration.prices import PRICES, LinearErrors
+from prismaquant.codec import get_codec
+from prismaquant.files.sensitivity import Candidate
+from prismaquant.formats import Scheme, stored_bytes
+
+if TYPE_CHECKING:
+    from prismaquant.calibration.collect import LinearStatistics
+    from prismaquant.model import Unit
+    from prismaquant.rendering.render import Rendering
+    from prismaquant.streaming import Visit
+    from prismaquant.types import Array
+
+__all__ = ["UnitPrices"]
+
+
+class UnitPrices:
+    """Sums over visits.
+
+    Parameters
+    ----------
+    menu
+        Schemes that the unit can take.
+    renderings
+        By weight format.
+    input_global_scale
+        Divisor of the inputs, for schemes that store one.
+    prices
+        Names of `PRICES`.
+    """
+
+    def __init__(
+        self,
+        unit: Unit,
+        menu: Sequence[Scheme],
+        renderings: Mapping[str, Rendering],
+        statistics: Mapping[str, LinearStatistics],
+        *,
+        input_global_scale: float | None,
+        prices: Sequence[str],
+        threads: int | None = None,
+    ) -> None:
+        self._unit, self._menu, self._renderings, self._statistics = unit, menu, renderings, statistics
+        self._input_global_scale, self._threads = input_global_scale, threads
+        # A weight that is stored as it is costs exactly nothing while its inputs are left alone.
+        self._inexact = [x for x in menu if x.activations or any(renderings[x.weight_format].squared_error.values())]
+        self._prices = {name: PRICES[name]() for name in prices}
+        self._tokens: list[int] = []  # of each window
+
+    def add(self, visit: Visit) -> None:
+        """Take in one batch of the unit's layer."""
+        windows, seq_len = visit.batch.ids.shape
+        self._tokens += [seq_len] * windows
+        if self._inexact:
+            inputs: dict[tuple[int, str], torch.Tensor] = {}
+            linears = [self._errors(linear.name, visit, inputs) for linear in self._unit.linears]
+            for price in self._prices.values():
+                price.add(linears, windows * seq_len, windows)
+
+    def finish(self) -> tuple[tuple[Candidate, ...], dict[str, Array]]:
+        """One candidate for each scheme of the menu, and by price its sums: float32 ``[schemes, windows]``, nats."""
+        tokens = np.array(self._tokens)
+        sums = {name: np.zeros((len(self._menu), len(tokens))) for name in self._prices}
+        places = [self._menu.index(scheme) for scheme in self._inexact]
+        for name, price in self._prices.items() if places else ():
+            sums[name][places] = price.finish().numpy()
+        candidates = tuple(
+            Candidate(
+                scheme.name,
+                sum(stored_bytes(scheme, linear.rows, linear.columns) for linear in self._unit.linears),
+                sum(self._renderings[scheme.weight_format].squared_error.values()),
+                {name: float(of_price[index].sum() / tokens.sum()) for name, of_price in sums.items()},
+            )
+            for index, scheme in enumerate(self._menu)
+        )
+        return candidates, {name: of_price.astype(np.float32) for name, of_price in sums.items()}
+
+    def _errors(self, name: str, visit: Visit, inputs: dict[tuple[int, str], torch.Tensor]) -> LinearErrors:
+        seen = visit.linears[name]
+        errors = seen.input.new_empty(len(self._inexact), len(seen.input), len(seen.weight))
+        stored: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # format -> decoded weight, error it makes
+        weight_mse = torch.zeros(len(self._inexact), dtype=torch.float64)
+        for index, scheme in enumerate(self._inexact):
+            rendering = self._renderings[scheme.weight_format]
+            weight_mse[index] = rendering.squared_error[name] / seen.weight.numel()
+            if scheme.weight_format not in stored:
+                codec = get_codec(scheme.weight_format)
+                decoded = torch.from_numpy(codec.decode(rendering.quantized[name], threads=self._threads))
+                decoded = decoded.to(seen.weight.device)
+                stored[scheme.weight_format] = decoded, seen.input @ (decoded - seen.weight).T
+            weight, of_weight = stored[scheme.weight_format]
+            errors[index] = of_weight
+            if scheme.activations is not None:
+                key = id(seen.input), scheme.activations  # fused siblings hold one input
+                if key not in inputs:
+                    scale = self._input_global_scale
+                    inputs[key] = quantize_input(seen.input, scheme.activations, scale, self._threads) - seen.input
+                errors[index] += inputs[key] @ weight.T
+        return LinearErrors(seen, errors, weight_mse, self._statistics[name])
