@@ -9,6 +9,7 @@ import torch
 
 from prismaquant.calibration.collect import LinearStatistics
 from prismaquant.codec import get_codec
+from prismaquant.rendering.input_scale import input_global_scale
 
 if TYPE_CHECKING:
     from prismaquant.model import Unit
@@ -22,8 +23,6 @@ _FORMATS = {"nvfp4": "nvfp4", "fp8_token": "fp8_e4m3_token"}
 #: What the largest input of the calibration becomes, over the largest that NVFP4 can hold: below 1 there is room for
 #: larger ones, above 1 the largest are clipped.
 _LOADS = (0.5, 0.75, 1.0, 1.5, 2.0)
-
-_LARGEST = 448.0 * 6.0
 
 
 def quantize_input(
@@ -68,11 +67,13 @@ def choose_input_global_scales(
             if amax[unit.name] == 0:
                 continue
             for index, load in enumerate(_LOADS):
-                errors[unit.name][index] += _error(unit, visit, statistics, load * _LARGEST / amax[unit.name], threads)
+                errors[unit.name][index] += _error(
+                    unit, visit, statistics, input_global_scale(amax[unit.name], load), threads
+                )
     chosen = {}
     for name, of_unit in errors.items():
         load = _LOADS[of_unit.index(min(of_unit))] if any(of_unit) else 1.0
-        chosen[name] = load * _LARGEST / amax[name] if amax[name] else 1.0
+        chosen[name] = input_global_scale(amax[name], load)
     return chosen
 
 

@@ -16,6 +16,7 @@ from prismaquant.files.manifest import LinearRecord, Manifest
 from prismaquant.formats import BF16, get_scheme, why_not
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
+from prismaquant.rendering.input_scale import input_global_scale
 from prismaquant.rendering.render import needs_grams
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _input_global_scales(model: Model, scheme_of: dict[str, str], sensitivity: S
     found = {}
     for unit in units:
         try:
-            of_range = schemes.input_global_scale(max(seen[linear.name] for linear in unit.linears))
+            of_range = input_global_scale(max(seen[linear.name] for linear in unit.linears))
         except ValueError as cause:
             raise StageFileError(str(cause), where=f"sensitivity, {unit.name}") from cause
         scale = chosen.get(unit.name)

@@ -30,7 +30,6 @@ __all__ = [
     "as_array",
     "expected",
     "group_arguments",
-    "input_global_scale",
     "nbytes",
     "quantized_schemes",
     "tensors",
@@ -151,18 +150,3 @@ def unpack(scheme: str, parts: Mapping[str, Array], shape: tuple[int, int]) -> Q
 def as_array(data: Array, dtype: str, shape: tuple[int, ...]) -> Array:
     """Raw bytes (uint8, one axis) of a stored tensor as the array of bits that `unpack` takes."""
     return data.view(ARRAY_DTYPES[dtype]).reshape(shape)
-
-
-def input_global_scale(input_amax: float | None) -> float:
-    """``float32(448 * 6 / input_amax)``, the divisor for NVFP4 activations; 1 for inputs that were always zero.
-
-    Raises
-    ------
-    NumericError
-        If ``input_amax`` is missing, negative or not finite.
-    """
-    if input_amax is None or not np.isfinite(input_amax) or input_amax < 0:
-        raise NumericError(f"the largest absolute input is {input_amax}", hint="probe the model again")
-    with np.errstate(divide="ignore", over="ignore"):
-        scale = np.float32(448.0 * 6.0) / np.float32(input_amax)
-    return float(scale) if np.isfinite(scale) else 1.0

@@ -14,6 +14,7 @@ from prismaquant.exporting.run import export
 from prismaquant.files.plan import Plan
 from prismaquant.files.sensitivity import Sensitivity
 from prismaquant.model import Model, open_model
+from prismaquant.rendering.input_scale import input_global_scale
 from support.plans import cycled, plan_of, sensitivity_of
 from support.tiny_models import build
 
@@ -120,7 +121,7 @@ def test_a_source_tensor_with_the_name_of_a_scale_is_refused(model: Model, tmp_p
     [(448.0 * 6, 1.0), (1.5, 1792.0), (0.0, 1.0), (1e-45, 1.0), (3.0e38, float(np.float32(2688) / np.float32(3e38)))],
 )
 def test_input_global_scale(amax: float, expected: float) -> None:
-    assert schemes.input_global_scale(amax) == expected
+    assert input_global_scale(amax) == expected
 
 
 def test_unpack_refuses_parts_of_other_shape_or_dtype() -> None:
