@@ -109,11 +109,13 @@ def probe(
         found = file.read(Path(out))
         settings = (source.fingerprint, solved_for, priced_on, probes, price_probes, seed, preset)
         of_found = (found.model, found.data, found.price_data, found.probes, found.price_probes, found.seed)
-        if (*of_found, found.preset) == settings and set(wanted) <= set(found.prices):
+        if (*of_found, found.preset) == settings:
             priced = tuple(dict.fromkeys(each.scheme for unit in found.units for each in unit.candidates))
-            if _possible(source, menu) <= set(priced) and not _lacks_renderings(source, menu, cache):
+            complete = _possible(source, menu) <= set(priced) and set(wanted) <= set(found.prices)
+            if complete and not _lacks_renderings(source, menu, cache):
                 return found
-            menu = menu_of((*menu, *priced))  # so that builds with either menu can share the file
+            # so that builds with either menu, and plans by either price, can share the file
+            menu, wanted = menu_of((*menu, *priced)), menu_of((*wanted, *found.prices))
     if out is not None:
         make_folder(Path(out).parent)
     measured = run(

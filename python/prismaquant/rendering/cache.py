@@ -34,7 +34,7 @@ __all__ = ["SCHEMA", "VERSION", "RenderCache", "render_cached"]
 SCHEMA = "prismaquant.rendering/1"
 
 #: Raise it when the bytes of any rendering change (solver, codec, global scale): older files then count as absent.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
