@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from prismaquant.calibration.inputs import quantize_input
-from prismaquant.calibration.prices import PRICES, LinearErrors
+from prismaquant.calibration.prices import PRICES, LinearErrors, UnitErrors
 from prismaquant.codec import get_codec
 from prismaquant.files.sensitivity import Candidate
 from prismaquant.formats import Scheme, stored_bytes
@@ -64,8 +64,9 @@ class UnitPrices:
         if self._inexact:
             inputs: dict[tuple[int, str], torch.Tensor] = {}
             linears = [self._errors(linear.name, visit, inputs) for linear in self._unit.linears]
+            errors = UnitErrors(linears, windows * seq_len, windows)
             for price in self._prices.values():
-                price.add(linears, windows * seq_len, windows)
+                price.add(errors)
 
     def finish(self) -> tuple[tuple[Candidate, ...], dict[str, Array]]:
         """One candidate for each scheme of the menu, and by price its sums: float32 ``[schemes, windows]``, nats."""

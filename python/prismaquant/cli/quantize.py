@@ -66,7 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_threads(machine)
     advanced = parser.add_argument_group("advanced")
     advanced.add_argument(
-        "--price", default=DEFAULT_PRICE, metavar="NAME", help="what is minimised (default: %(default)s)"
+        "--price",
+        default=DEFAULT_PRICE,
+        metavar="NAME",
+        help="minimised: directional, directional-sequence, fisher-gram, fisher-trace or kfac (default: %(default)s)",
     )
     advanced.add_argument(
         "--preset",

@@ -22,7 +22,7 @@ def problem() -> Problem:
 @pytest.mark.parametrize("preset", ["fast", "best"])
 def test_half_the_objective_is_the_price(problem: Problem, format: str, preset: str) -> None:
     from prismaquant.calibration.collect import LinearStatistics
-    from prismaquant.calibration.prices import PRICES, LinearErrors
+    from prismaquant.calibration.prices import PRICES, LinearErrors, UnitErrors
     from prismaquant.streaming import Observation
 
     rows = np.square(problem.gradients, dtype=np.float64).sum(axis=0)  # the diagonal of G
@@ -42,6 +42,7 @@ def test_half_the_objective_is_the_price(problem: Problem, format: str, preset: 
     seen = Observation(inputs, gradients[None], torch.from_numpy(problem.weight))
     known = LinearStatistics(problem.tokens, 0.0, torch.from_numpy(rows), 1.0)
     price = PRICES["fisher-gram"]()
-    price.add([LinearErrors(seen, (inputs @ delta.T)[None], torch.zeros(1), known)], problem.tokens, 1)
+    errors = LinearErrors(seen, (inputs @ delta.T)[None], torch.zeros(1), known)
+    price.add(UnitErrors([errors], problem.tokens, 1))
     assert solution.report.objective is not None
     assert 0.5 * solution.report.objective == pytest.approx(float(price.finish()) / problem.tokens, rel=1e-4)

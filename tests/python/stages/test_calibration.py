@@ -268,7 +268,9 @@ def test_fewer_bits_cost_more(result) -> None:
         prices = {candidate.scheme: candidate.prices["fisher-gram"] for candidate in unit.candidates}
         order = [prices[name] for name in MENU if name in prices]
         if "NVFP4" in prices:
-            assert order[:2] == sorted(order[:2])  # quantized inputs cost more
+            assert prices["NVFP4A16"] < prices["NVFP4"] > prices["FP8_DYNAMIC"]  # quantized inputs cost more
+        weights_only = [candidate.prices["fisher-trace"] for candidate in unit.candidates]
+        assert weights_only == sorted(weights_only, reverse=True)
         assert order[-2] > order[-1] == 0
 
 

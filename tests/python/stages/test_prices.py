@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from prismaquant.calibration.collect import LinearStatistics
-from prismaquant.calibration.prices import PRICES, LinearErrors
+from prismaquant.calibration.prices import PRICES, LinearErrors, UnitErrors
 from prismaquant.model import open_model
 from prismaquant.rendering.render import Grams
 from prismaquant.streaming import Observation, Windows, walk
@@ -102,12 +102,8 @@ def naive(sample: dict[str, LinearErrors], price: str, scheme: int, first: int, 
 @pytest.mark.parametrize("price", PRICES)
 def test_prices_are_their_formulas_window_by_window(sample: dict[str, LinearErrors], price: str) -> None:
     of_price = PRICES[price]()
-    for windows in (slice(0, 20), slice(20, 30)):  # in two batches
-        of_price.add(
-            [_slice(linear, windows) for linear in sample.values()],
-            windows.stop - windows.start,
-            1 + (not windows.start),
-        )
+    for tokens, windows in ((slice(0, 20), 2), (slice(20, 30), 1)):  # in two batches
+        of_price.add(UnitErrors([_slice(linear, tokens) for linear in sample.values()], 10 * windows, windows))
     found = of_price.finish()
     assert found.dtype == torch.float64
     expected = [[naive(sample, price, scheme, first, first + 10) for first in (0, 10, 20)] for scheme in range(SCHEMES)]
@@ -123,7 +119,7 @@ def test_an_expert_sees_its_tokens_only(sample: dict[str, LinearErrors], price: 
     costs = []
     for linears in (expert, silenced):
         of_price = PRICES[price]()
-        of_price.add(list(linears.values()), TOKENS, WINDOWS)
+        of_price.add(UnitErrors(list(linears.values()), TOKENS, WINDOWS))
         costs.append(of_price.finish())
     torch.testing.assert_close(*costs)
     assert costs[0].count_nonzero() == SCHEMES * WINDOWS
@@ -166,7 +162,7 @@ def test_fisher_gram_predicts_the_loss_of_one_linear() -> None:
     known = LinearStatistics(tokens, 0.0, torch.zeros(vocabulary), 1.0)
     for price in ("fisher-gram", "directional"):
         of_price = PRICES[price]()
-        of_price.add([LinearErrors(seen, outputs[None].float(), torch.zeros(1), known)], tokens, 1)
+        of_price.add(UnitErrors([LinearErrors(seen, outputs[None].float(), torch.zeros(1), known)], tokens, 1))
         assert float(of_price.finish()) / tokens == pytest.approx(divergence, rel=0.06)
 
 

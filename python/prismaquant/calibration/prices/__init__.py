@@ -15,9 +15,9 @@ from prismaquant.calibration.prices.directional import Directional, DirectionalS
 from prismaquant.calibration.prices.fisher_gram import FisherGram
 from prismaquant.calibration.prices.fisher_trace import FisherTrace
 from prismaquant.calibration.prices.kfac import Kfac
-from prismaquant.calibration.prices.price import LinearErrors, Price
+from prismaquant.calibration.prices.price import LinearErrors, Price, UnitErrors
 
-__all__ = ["DEFAULT_PRICES", "PRICES", "LinearErrors", "Price"]
+__all__ = ["DEFAULT_PRICES", "PRICES", "LinearErrors", "Price", "UnitErrors"]
 
 
 #: Every price, by the name that `plan` takes.

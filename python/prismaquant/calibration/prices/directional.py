@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-from prismaquant.calibration.prices.price import LinearErrors, Price, per_window
+from prismaquant.calibration.prices.price import Price, UnitErrors
 
 __all__ = ["Directional", "DirectionalSequence"]
 
@@ -22,8 +20,8 @@ class Directional(Price):
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []
 
-    def add(self, linears: Sequence[LinearErrors], tokens: int, windows: int) -> None:
-        self._parts.append(0.5 * per_window(_products(linears, tokens).square().mean(dim=1), windows).T)
+    def add(self, unit: UnitErrors) -> None:
+        self._parts.append(0.5 * unit.per_window(unit.products.square().mean(dim=1)).T)
 
     def finish(self) -> torch.Tensor:
         return torch.cat(self._parts, dim=1)
@@ -35,20 +33,9 @@ class DirectionalSequence(Price):
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []
 
-    def add(self, linears: Sequence[LinearErrors], tokens: int, windows: int) -> None:
-        sums = per_window(_products(linears, tokens), windows)  # [windows, probes, schemes]
+    def add(self, unit: UnitErrors) -> None:
+        sums = unit.per_window(unit.products)  # [windows, probes, schemes]
         self._parts.append(0.5 * sums.square().mean(dim=1).T)
 
     def finish(self) -> torch.Tensor:
         return torch.cat(self._parts, dim=1)
-
-
-def _products(linears: Sequence[LinearErrors], tokens: int) -> torch.Tensor:
-    """``<g, dy>`` of each token: float32 ``[tokens, probes, schemes]``."""
-    total: torch.Tensor | float = 0.0
-    for linear in linears:
-        # One small product per token: the gradients, the largest array here, are read once for all schemes.
-        products = linear.seen.gradients.transpose(0, 1) @ linear.outputs.permute(1, 2, 0)
-        total = total + linear.of_batch(products, tokens)
-    assert isinstance(total, torch.Tensor)
-    return total

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-from prismaquant.calibration.prices.price import LinearErrors, Price, per_window
+from prismaquant.calibration.prices.price import Price, UnitErrors
 
 __all__ = ["FisherGram"]
 
@@ -23,12 +21,11 @@ class FisherGram(Price):
         self._rows: list[torch.Tensor] = []  # by Linear: float64 [rows], sum of squared gradients
         self._errors: list[list[torch.Tensor]] = []  # by batch, by Linear: float64 [windows, schemes, rows]
 
-    def add(self, linears: Sequence[LinearErrors], tokens: int, windows: int) -> None:
-        self._tokens += tokens
-        rows = [x.seen.gradients.square().mean(dim=0).sum(dim=0, dtype=torch.float64).cpu() for x in linears]
+    def add(self, unit: UnitErrors) -> None:
+        self._tokens += unit.tokens
+        rows = [x.seen.gradients.square().mean(dim=0).sum(dim=0, dtype=torch.float64).cpu() for x in unit.linears]
         self._rows = [old + new for old, new in zip(self._rows, rows, strict=True)] if self._rows else rows
-        squares = [linear.of_batch(linear.outputs.square().transpose(0, 1), tokens) for linear in linears]
-        self._errors.append([per_window(part, windows) for part in squares])
+        self._errors.append([unit.per_window(x.outputs.square().transpose(0, 1), x) for x in unit.linears])
 
     def finish(self) -> torch.Tensor:
         """As `Price.finish`. ``f`` is that of all windows, so that the windows' sums add up to the whole formula."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-from prismaquant.calibration.prices.price import LinearErrors, Price, per_window
+from prismaquant.calibration.prices.price import Price, UnitErrors
 
 __all__ = ["FisherTrace"]
 
@@ -20,13 +18,13 @@ class FisherTrace(Price):
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []
 
-    def add(self, linears: Sequence[LinearErrors], tokens: int, windows: int) -> None:
+    def add(self, unit: UnitErrors) -> None:
         total: torch.Tensor | float = 0.0
-        for linear in linears:
+        for linear in unit.linears:
             seen = linear.seen
             # Per token: the square of a sum over tokens would be another matrix, dominated by their cross terms.
             traces = seen.gradients.square().mean(dim=0).sum(dim=1) * seen.input.square().sum(dim=1)
-            total = total + 0.5 * torch.outer(linear.weight_mse, per_window(linear.of_batch(traces, tokens), windows))
+            total = total + 0.5 * torch.outer(linear.weight_mse, unit.per_window(traces, linear))
         assert isinstance(total, torch.Tensor)
         self._parts.append(total)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-from prismaquant.calibration.prices.price import LinearErrors, Price, per_window
+from prismaquant.calibration.prices.price import Price, UnitErrors
 from prismaquant.errors import ArgumentError
 
 __all__ = ["Kfac"]
@@ -22,9 +20,9 @@ class Kfac(Price):
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []
 
-    def add(self, linears: Sequence[LinearErrors], tokens: int, windows: int) -> None:
+    def add(self, unit: UnitErrors) -> None:
         total: torch.Tensor | float = 0.0
-        for linear in linears:
+        for linear in unit.linears:
             grams = linear.statistics.grams
             if grams is None:
                 raise ArgumentError("price kfac needs the Grams of the output gradients")
@@ -36,8 +34,7 @@ class Kfac(Price):
                 part = linear.outputs[:, :, first : first + size]
                 quadratic = quadratic + ((part @ block) * part).sum(dim=2)
             assert isinstance(quadratic, torch.Tensor)
-            of_batch = linear.of_batch(quadratic.T / grams.output_tokens, tokens)
-            total = total + 0.5 * per_window(of_batch, windows).T
+            total = total + 0.5 * unit.per_window(quadratic.T / grams.output_tokens, linear).T
         assert isinstance(total, torch.Tensor)
         self._parts.append(total)
 

@@ -1,17 +1,18 @@
-"""`Price`, and `LinearErrors`: what a price sees of one Linear on one batch."""
+"""`Price`, and `UnitErrors`: what a price sees of one unit on one batch."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from prismaquant.calibration.collect import LinearStatistics
 from prismaquant.streaming import Observation
 
-__all__ = ["LinearErrors", "Price", "per_window"]
+__all__ = ["LinearErrors", "Price", "UnitErrors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +40,48 @@ class LinearErrors:
     def __repr__(self) -> str:
         return f"LinearErrors({' x '.join(map(str, self.outputs.shape))})"
 
-    def of_batch(self, values: torch.Tensor, tokens: int) -> torch.Tensor:
-        """``values [n, ...]`` of the tokens that were seen, as ``[tokens, ...]`` of the batch: zero for the others."""
-        if self.seen.positions is None:
+
+@dataclass(frozen=True)
+class UnitErrors:
+    """Output errors of the Linears of one unit on one batch of ``windows`` windows, ``tokens`` tokens together."""
+
+    linears: Sequence[LinearErrors]
+    tokens: int
+    windows: int
+
+    @cached_property
+    def products(self) -> torch.Tensor:
+        """``<g, dy>`` of each token, summed over the Linears: float32 ``[tokens, probes, schemes]``."""
+        total: torch.Tensor | float = 0.0
+        for linear in self.linears:
+            # One small product per token: the gradients, the largest array here, are read once for all schemes.
+            products = linear.seen.gradients.transpose(0, 1) @ linear.outputs.permute(1, 2, 0)
+            total = total + self._of_batch(linear, products)
+        assert isinstance(total, torch.Tensor)
+        return total
+
+    def per_window(self, values: torch.Tensor, linear: LinearErrors | None = None) -> torch.Tensor:
+        """``values [tokens, ...]`` summed over the tokens of each window: float64 ``[windows, ...]``.
+
+        With ``linear`` they are of the tokens that it saw.
+        """
+        values = values if linear is None else self._of_batch(linear, values)
+        return values.view(self.windows, -1, *values.shape[1:]).sum(dim=1, dtype=torch.float64).cpu()
+
+    def _of_batch(self, linear: LinearErrors, values: torch.Tensor) -> torch.Tensor:
+        """``values`` of the tokens that ``linear`` saw, as ``[tokens, ...]`` of the batch: zero for the others."""
+        if linear.seen.positions is None:
             return values
-        return values.new_zeros(tokens, *values.shape[1:]).index_add_(0, self.seen.positions, values)
+        return values.new_zeros(self.tokens, *values.shape[1:]).index_add_(0, linear.seen.positions, values)
 
 
 class Price(ABC):
     """One price of one unit, for several schemes at once."""
 
     @abstractmethod
-    def add(self, linears: Sequence[LinearErrors], tokens: int, windows: int) -> None:
-        """Take in the Linears of the unit on one batch: ``windows`` windows, ``tokens`` tokens together."""
+    def add(self, unit: UnitErrors) -> None:
+        """Take in one batch."""
 
     @abstractmethod
     def finish(self) -> torch.Tensor:
         """float64 ``[schemes, windows]``: nats, summed over the tokens of each window that was added, in order."""
-
-
-def per_window(values: torch.Tensor, windows: int) -> torch.Tensor:
-    """``values [tokens, ...]`` summed over the tokens of each window: float64 ``[windows, ...]``."""
-    return values.view(windows, -1, *values.shape[1:]).sum(dim=1, dtype=torch.float64).cpu()
