@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from prismaquant.errors import ModelError
+from prismaquant.rendering.grams import BLOCK_ROWS, WHOLE_ROWS
 from prismaquant.rendering.render import Grams
 from prismaquant.streaming import Observation, Visit
 
 __all__ = ["LinearStatistics", "collect"]
-
-_WHOLE_GRAM_ROWS = 4096
-_BLOCK_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ class _BlockGram:
 
     def add(self, vectors: torch.Tensor) -> None:
         self._rows = vectors.shape[1]
-        block = self._rows if self._rows <= _WHOLE_GRAM_ROWS else _BLOCK_ROWS
+        block = self._rows if self._rows <= WHOLE_ROWS else BLOCK_ROWS
         padded = torch.nn.functional.pad(vectors, (0, -self._rows % block))
         parts = padded.view(len(vectors), -1, block).transpose(0, 1)  # [blocks, n, block]
         if self._sums.ndim == 0:
