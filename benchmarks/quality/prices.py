@@ -27,7 +27,7 @@ from prismaquant.calibration.inputs import quantize_input
 from prismaquant.calibration.prices import PRICES
 from prismaquant.files.sensitivity import Sensitivity, UnitSensitivity
 from prismaquant.formats import BF16, get_scheme, list_schemes
-from prismaquant.pipeline.inputs import render_cache
+from prismaquant.pipeline.work import render_cache
 from prismaquant.rendering.cache import RenderCache
 from prismaquant.streaming.tokens import read_tokens
 

@@ -6,6 +6,8 @@
     prices    the prices, one file each
     unit      all prices of one unit
     layer     all units of one layer
+    journal   the layers that are finished
+    memory    what a probe takes
     run       `probe`
 
 Imports torch.
@@ -14,7 +16,8 @@ Imports torch.
 from __future__ import annotations
 
 from prismaquant.calibration.draw import Draw, split
+from prismaquant.calibration.memory import fits_in_memory, states_bytes
 from prismaquant.calibration.prices import DEFAULT_PRICES, PRICES
 from prismaquant.calibration.run import probe
 
-__all__ = ["DEFAULT_PRICES", "PRICES", "Draw", "probe", "split"]
+__all__ = ["DEFAULT_PRICES", "PRICES", "Draw", "fits_in_memory", "probe", "split", "states_bytes"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -11,16 +11,16 @@ from prismaquant import formats
 from prismaquant.calibration.collect import LinearStatistics, collect
 from prismaquant.calibration.inputs import choose_input_global_scales
 from prismaquant.calibration.unit import UnitPrices
-from prismaquant.files.sensitivity import LinearSensitivity, UnitSensitivity, price_sums_name
+from prismaquant.files.sensitivity import LinearSensitivity, Sensitivity, UnitSensitivity, price_sums_name
 from prismaquant.rendering.cache import RenderCache, render_cached
 
 if TYPE_CHECKING:
     from prismaquant.formats import Scheme
     from prismaquant.model import Model, Unit
+    from prismaquant.rendering.grams import GramStore
     from prismaquant.streaming import Visit
-    from prismaquant.types import Array
 
-__all__ = ["LayerSensitivity", "Settings", "probe_layer"]
+__all__ = ["Settings", "fitting", "probe_layer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,10 @@ class Settings:
         Whether Grams are needed.
     cache, threads
         As in `render_cached`.
+    store
+        Where Grams are kept; ``None``: they are dropped.
+    keep_grams
+        Whether those of the inputs are kept there, too.
     """
 
     menu: tuple[Scheme, ...]
@@ -47,24 +51,24 @@ class Settings:
     grams: bool
     cache: RenderCache | None
     threads: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSensitivity:
-    """Result of `probe_layer`; the attributes are those of `Sensitivity`, of the units of one layer."""
-
-    units: tuple[UnitSensitivity, ...]
-    fisher_rows: dict[str, Array]
-    price_sums: dict[str, Array]
+    store: GramStore | None = None
+    keep_grams: bool = False
 
 
 def probe_layer(
-    model: Model, units: Sequence[Unit], visits: Iterable[Visit], kinds: Sequence[str], settings: Settings
-) -> LayerSensitivity:
+    model: Model,
+    outline: Sensitivity,
+    units: Sequence[Unit],
+    visits: Iterable[Visit],
+    kinds: Sequence[str],
+    settings: Settings,
+) -> Sensitivity:
     """Gather statistics, choose the ranges of inputs, render every candidate, and price it.
 
     Parameters
     ----------
+    outline
+        The result without its units.
     units
         Those of the layer.
     visits
@@ -75,7 +79,7 @@ def probe_layer(
     statistics: dict[str, LinearStatistics] = {}
     scales: dict[str, float] = {}
     prices: dict[str, UnitPrices] = {}
-    static = [unit for unit in units if any(scheme.needs_input_amax for scheme in _fitting(unit, settings.menu))]
+    static = [unit for unit in units if any(scheme.needs_input_amax for scheme in fitting(unit, settings.menu))]
     for part, of_part in groupby(visits, key=lambda visit: visit.part):
         if kinds[part] == "statistics":
             statistics = collect(of_part, grams=settings.grams)
@@ -104,15 +108,17 @@ def probe_layer(
         measured.append(UnitSensitivity(unit.name, linears, candidates, scales.get(unit.name)))
         sums.update({price_sums_name(unit.name, price): values for price, values in of_prices.items()})
     rows = {name: of_linear.fisher_rows.float().numpy() for name, of_linear in statistics.items()}
-    return LayerSensitivity(tuple(measured), rows, sums)
+    return replace(outline, units=tuple(measured), fisher_rows=rows, price_sums=sums)
 
 
 def _render(
     model: Model, unit: Unit, statistics: Mapping[str, LinearStatistics], scale: float | None, settings: Settings
 ) -> UnitPrices:
     """Candidates of ``unit``; schemes with one weight format share its rendering."""
-    menu = _fitting(unit, settings.menu)
+    menu = fitting(unit, settings.menu)
     grams = {name: known for name, sums in statistics.items() if (known := sums.grams) is not None}
+    if settings.store is not None and grams:
+        settings.store.put(unit, grams, inputs=settings.keep_grams)
     renderings = {
         format: render_cached(
             model,
@@ -136,6 +142,6 @@ def _render(
     )
 
 
-def _fitting(unit: Unit, menu: Sequence[Scheme]) -> list[Scheme]:
+def fitting(unit: Unit, menu: Sequence[Scheme]) -> list[Scheme]:
     """The schemes that the shapes of all Linears of ``unit`` allow."""
     return [x for x in menu if not any(formats.why_not(x, y.rows, y.columns) for y in unit.linears)]

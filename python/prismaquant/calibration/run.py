@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from prismaquant import formats
 from prismaquant.calibration.draw import Draw
-from prismaquant.calibration.layer import LayerSensitivity, Settings, probe_layer
+from prismaquant.calibration.journal import Journal
+from prismaquant.calibration.layer import Settings, fitting, probe_layer
 from prismaquant.calibration.prices import DEFAULT_PRICES, PRICES
 from prismaquant.errors import ArgumentError
 from prismaquant.files.sensitivity import Sensitivity
@@ -20,8 +23,9 @@ from prismaquant.solver import preset_needs_gram
 from prismaquant.streaming import Spool, Windows, walk
 
 if TYPE_CHECKING:
-    from prismaquant.model import Model
+    from prismaquant.model import Model, Unit
     from prismaquant.rendering.cache import RenderCache
+    from prismaquant.rendering.grams import GramStore
 
 __all__ = ["probe"]
 
@@ -37,6 +41,9 @@ def probe(
     price_probes: int = 8,
     seed: int = 0,
     cache: RenderCache | None = None,
+    grams: GramStore | None = None,
+    keep_grams: bool = False,
+    journal: Path | None = None,
     spool: Spool | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -62,6 +69,11 @@ def probe(
     cache
         Where renderings are kept for the export; ``None``: they are made and dropped. Its ``calibration`` is that of
         the result.
+    grams
+        Where the Grams of the output gradients are kept for the polish, and with ``keep_grams`` those of the inputs;
+        ``None``: they are dropped.
+    journal
+        Folder of finished layers (`Journal`), which are not measured again; ``None``: nothing is kept.
     spool, device
         As in `walk`.
     threads
@@ -74,22 +86,13 @@ def probe(
     ModelError, DataError, NumericError
         As `prismaquant.streaming.walk`.
     """
-    settings = _settings(schemes, preset, prices, cache, threads)
+    settings = _settings(schemes, preset, prices, cache, threads, grams, keep_grams)
     parts = {"statistics": Windows(draw.statistics, probes)}
     if len(draw.ranges) and any(scheme.needs_input_amax for scheme in settings.menu):
         parts["ranges"] = Windows(draw.ranges)
     parts["prices"] = Windows(draw.prices, price_probes)
-    measured: dict[int, LayerSensitivity] = {}
-    visits = walk(model, list(parts.values()), seed=seed, spool=spool, device=device, progress=progress)
-    with _torch_threads(threads), closing(visits):
-        for layer, of_layer in groupby(visits, key=lambda visit: visit.layer):
-            units = [unit for unit in model.units if unit.layer == layer]
-            measured[layer] = probe_layer(model, units, of_layer, list(parts), settings)
-            done = sum(len(part.units) for part in measured.values())
-            progress(Event("price", done, len(model.units), f"layer {layer}"))
-    by_name = {unit.name: unit for part in measured.values() for unit in part.units}
     statistics, priced = draw.fingerprints
-    return Sensitivity(
+    outline = Sensitivity(
         model=model.fingerprint,
         data=statistics,
         tokens=draw.statistics.size,
@@ -98,17 +101,60 @@ def probe(
         seed=seed,
         preset=preset,
         prices=settings.prices,
-        units=tuple(by_name[unit.name] for unit in model.units),
+        units=(),
         price_data=priced,
         price_tokens=draw.prices.size,
         price_probes=price_probes,
+    )
+    entries = None if journal is None else Journal(journal, outline, tuple(scheme.name for scheme in settings.menu))
+    measured = {} if entries is None else _finished(model, entries, settings)
+    if len(measured) < model.num_layers:
+        visits = walk(
+            model, list(parts.values()), seed=seed, skip=measured.copy(), spool=spool, device=device, progress=progress
+        )
+        with _torch_threads(threads), closing(visits):
+            for layer, of_layer in groupby(visits, key=lambda visit: visit.layer):
+                units = [unit for unit in model.units if unit.layer == layer]
+                measured[layer] = probe_layer(model, outline, units, of_layer, list(parts), settings)
+                if entries is not None:
+                    entries.put(layer, measured[layer])
+                done = sum(len(part.units) for part in measured.values())
+                progress(Event("price", done, len(model.units), f"layer {layer}"))
+    by_name = {unit.name: unit for part in measured.values() for unit in part.units}
+    return replace(
+        outline,
+        units=tuple(by_name[unit.name] for unit in model.units),
         fisher_rows={name: rows for part in measured.values() for name, rows in part.fisher_rows.items()},
         price_sums={name: sums for part in measured.values() for name, sums in part.price_sums.items()},
     )
 
 
+def _finished(model: Model, entries: Journal, settings: Settings) -> dict[int, Sensitivity]:
+    """The layers of the journal whose renderings and Grams were kept, too."""
+    found = {}
+    for layer in range(model.num_layers):
+        part = entries.get(layer)
+        units = [unit for unit in model.units if unit.layer == layer]
+        if part is not None and not any(_lacks(unit, settings) for unit in units):
+            found[layer] = part
+    return found
+
+
+def _lacks(unit: Unit, settings: Settings) -> bool:
+    if settings.store is not None and settings.grams and not settings.store.has(unit, inputs=settings.keep_grams):
+        return True
+    formats = {scheme.weight_format for scheme in fitting(unit, settings.menu)}
+    return settings.cache is not None and any(settings.cache.lacks(unit, format) for format in formats)
+
+
 def _settings(
-    schemes: Sequence[str], preset: str, prices: Sequence[str], cache: RenderCache | None, threads: int | None
+    schemes: Sequence[str],
+    preset: str,
+    prices: Sequence[str],
+    cache: RenderCache | None,
+    threads: int | None,
+    store: GramStore | None,
+    keep_grams: bool,
 ) -> Settings:
     menu = tuple(formats.get_scheme(name) for name in dict.fromkeys(schemes))
     if not menu:
@@ -120,7 +166,7 @@ def _settings(
         if name not in PRICES:
             raise formats.unknown_name("price", name, PRICES)
     grams = preset_needs_gram(preset) or "kfac" in wanted
-    return Settings(menu, preset, wanted, grams, cache, threads)
+    return Settings(menu, preset, wanted, grams, cache, threads, store, keep_grams)
 
 
 @contextmanager

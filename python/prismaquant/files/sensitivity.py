@@ -29,6 +29,7 @@ __all__ = [
     "Sensitivity",
     "UnitSensitivity",
     "calibration_of",
+    "document",
     "price_sums_name",
     "read",
     "write",
@@ -197,6 +198,11 @@ def price_sums_name(unit: str, price: str) -> str:
     return f"{unit}/{price}"
 
 
+def document(sensitivity: Sensitivity) -> dict[str, Any]:
+    """The part of ``sensitivity`` that is JSON."""
+    return record.document(Document(**_fields(sensitivity)), SCHEMA)
+
+
 def write(path: Path, sensitivity: Sensitivity) -> None:
     """Write the file so that it is either the old one or the whole new one.
 
@@ -209,9 +215,9 @@ def write(path: Path, sensitivity: Sensitivity) -> None:
     """
     from safetensors.numpy import save
 
-    document = record.encode(Document(**_fields(sensitivity)), SCHEMA).decode()
+    text = record.encode(Document(**_fields(sensitivity)), SCHEMA).decode()
     arrays = {**sensitivity.fisher_rows, **{_PRICES + name: sums for name, sums in sensitivity.price_sums.items()}}
-    record.write_atomic(path, save(arrays, metadata={"prismaquant": document}))
+    record.write_atomic(path, save(arrays, metadata={"prismaquant": text}))
 
 
 def read(path: Path) -> Sensitivity:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.model import Model
-    from prismaquant.rendering.cache import RenderCache
     from prismaquant.types import PathLike
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "menu_of",
     "open",
     "plan_of",
-    "render_cache",
     "require_extra",
     "sensitivity_of",
 ]
@@ -90,13 +88,6 @@ def _of_another_model(path: Path, found: str, model: Model, hint: str) -> StageF
         where=str(path),
         hint=hint,
     )
-
-
-def render_cache(model: Model, preset: str, calibration: str | None, work_dir: PathLike) -> RenderCache:
-    """The renderings of ``model`` in the work folder; ``calibration`` as in `RenderCache`."""
-    from prismaquant.rendering.cache import RenderCache
-
-    return RenderCache(Path(work_dir) / "renderings", model.fingerprint, preset, calibration)
 
 
 def make_folder(folder: Path) -> None:

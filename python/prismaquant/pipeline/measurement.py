@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from prismaquant.errors import ArgumentError
+from prismaquant.errors import ArgumentError, StageFileError
 from prismaquant.formats import DEFAULT_MENU, get_scheme, why_not
 from prismaquant.pipeline.inputs import (
     check_threads,
@@ -14,10 +16,11 @@ from prismaquant.pipeline.inputs import (
     make_folder,
     menu_of,
     open,
-    render_cache,
     require_extra,
 )
+from prismaquant.pipeline.work import gram_store, journal_folder, render_cache, spool_folder, working
 from prismaquant.progress import Progress, silent
+from prismaquant.quantity import parse_bytes
 from prismaquant.solver import CALIBRATED_PRESET
 
 if TYPE_CHECKING:
@@ -45,6 +48,10 @@ def probe(
     seed: int = 0,
     preset: str = CALIBRATED_PRESET,
     work_dir: PathLike | None = None,
+    keep_grams: bool = False,
+    restart: bool = False,
+    max_memory: int | str | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Sensitivity:
@@ -58,8 +65,8 @@ def probe(
         Calibration text (``.txt``, ``.jsonl``) or token ids (``.npy``).
     out
         Where to keep the result. A sensitivity that is there already and was made from the same model, data and
-        settings is returned as it is if it has prices for all of ``schemes`` and the work folder the renderings; any
-        other sensitivity is replaced, and any other file refused.
+        settings is returned as it is if it has prices for all of ``schemes`` and the work folder the renderings; one
+        that lacks some is completed, and any other file refused.
     schemes
         The menu whose schemes are rendered and priced.
     samples, price_samples
@@ -74,14 +81,27 @@ def probe(
     preset
         Solver preset that renders the weights.
     work_dir
-        Keeps the renderings for `export`, which cannot make those of a preset that solves for the calibration data.
+        Keeps the renderings for `export`, which cannot make those of a preset that solves for the calibration data,
+        the Grams of output gradients for `polish`, and the layers that are finished: the same call goes on with the
+        next one if it was interrupted.
+    keep_grams
+        Keep the Grams of the inputs in the work folder, too.
+    restart
+        Discard ``out`` and what the work folder holds, whatever they were made from.
+    max_memory
+        Bytes that may be used, or text (``"24GiB"``); by default half of the machine's memory. Hidden states between
+        the layers wait on disk, in the work folder, where they do not fit.
+    device
+        Where the layers are computed: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
 
     Raises
     ------
     ModelError, DataError, NumericError
         The model or the data cannot be used; NaN in weights or activations (where).
     StageFileError
-        ``out`` is there and is no sensitivity file.
+        ``out`` or the work folder is of another model, data or settings, or ``out`` is no sensitivity file.
+    RefusedError
+        Another process uses the work folder; memory or disk do not suffice.
     MissingExtraError
         torch or transformers is not installed.
     """
@@ -90,9 +110,9 @@ def probe(
     source, menu = open(model), menu_of(schemes)
     check_threads(threads)
     require_extra("probe", "torch", "transformers")
-    from prismaquant.calibration import DEFAULT_PRICES, split
+    from prismaquant.calibration import DEFAULT_PRICES, fits_in_memory, split, states_bytes
     from prismaquant.calibration import probe as run
-    from prismaquant.streaming import read_tokens
+    from prismaquant.streaming import Spool, read_tokens
 
     for name, count in (("samples", samples), ("price_samples", price_samples)):
         if count < 1:
@@ -102,37 +122,58 @@ def probe(
     tokens = read_tokens(data, source, samples=samples + ranges + price_samples, seq_len=seq_len, seed=seed)
     draw = split(tokens, statistics=samples, ranges=ranges, prices=price_samples, seed=seed)
     solved_for, priced_on = draw.fingerprints
-    cache = None
-    if work_dir is not None:
-        cache = render_cache(source, preset, file.calibration_of(solved_for, probes, seed), work_dir)
-    if out is not None and Path(out).exists():
-        found = file.read(Path(out))
-        settings = (source.fingerprint, solved_for, priced_on, probes, price_probes, seed, preset)
-        of_found = (found.model, found.data, found.price_data, found.probes, found.price_probes, found.seed)
-        if (*of_found, found.preset) == settings:
+    calibration = file.calibration_of(solved_for, probes, seed)
+    states = states_bytes(source, draw, probes, price_probes)
+    in_memory = fits_in_memory(source, states, None if max_memory is None else parse_bytes(max_memory))
+    with ExitStack() as stack:
+        work = cache = grams = None
+        if work_dir is not None:
+            work = Path(work_dir)
+            stack.enter_context(working(work, source, calibration, restart=restart))
+            cache, grams = render_cache(source, preset, calibration, work), gram_store(source, calibration, work)
+        if out is not None and Path(out).exists() and not restart:
+            found = file.read(Path(out))
+            settings = {
+                "model": source.fingerprint,
+                "data": solved_for,
+                "price_data": priced_on,
+                "probes": probes,
+                "price_probes": price_probes,
+                "seed": seed,
+                "preset": preset,
+            }
+            _check_settings(Path(out), found, settings)
             priced = tuple(dict.fromkeys(each.scheme for unit in found.units for each in unit.candidates))
             complete = _possible(source, menu) <= set(priced) and set(wanted) <= set(found.prices)
             if complete and not _lacks_renderings(source, menu, cache):
                 return found
             # so that builds with either menu, and plans by either price, can share the file
             menu, wanted = menu_of((*menu, *priced)), menu_of((*wanted, *found.prices))
-    if out is not None:
-        make_folder(Path(out).parent)
-    measured = run(
-        source,
-        draw,
-        schemes=menu,
-        preset=preset,
-        prices=wanted,
-        probes=probes,
-        price_probes=price_probes,
-        seed=seed,
-        cache=cache,
-        threads=threads,
-        progress=progress,
-    )
-    if out is not None:
-        file.write(Path(out), measured)
+        if out is not None:
+            make_folder(Path(out).parent)
+        spool = None if in_memory else Spool(stack.enter_context(spool_folder(work, states)))
+        measured = run(
+            source,
+            draw,
+            schemes=menu,
+            preset=preset,
+            prices=wanted,
+            probes=probes,
+            price_probes=price_probes,
+            seed=seed,
+            cache=cache,
+            grams=grams,
+            keep_grams=keep_grams,
+            journal=None if work is None else journal_folder(work),
+            spool=spool,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
+        if out is not None:
+            file.write(Path(out), measured)
+            if work is not None:
+                shutil.rmtree(journal_folder(work), ignore_errors=True)
     return measured
 
 
@@ -192,6 +233,18 @@ def evaluate(
     if out is not None:
         file.write(Path(out), measured)
     return measured
+
+
+def _check_settings(path: Path, found: Sensitivity, settings: Mapping[str, Any]) -> None:
+    """Refuse a sensitivity that was measured otherwise: names what differs."""
+    for name, value in settings.items():
+        if getattr(found, name) != value:
+            hashes = isinstance(value, str) and value.startswith("sha256:")
+            raise StageFileError(
+                f"was made with another {name}" + ("" if hashes else f" ({getattr(found, name)}, now {value})"),
+                where=str(path),
+                hint="choose another file, or discard it (--restart)",
+            )
 
 
 def _possible(model: Model, schemes: Sequence[str]) -> set[str]:

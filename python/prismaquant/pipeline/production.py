@@ -15,9 +15,9 @@ from prismaquant.pipeline.inputs import (
     menu_of,
     open,
     plan_of,
-    render_cache,
     sensitivity_of,
 )
+from prismaquant.pipeline.work import render_cache
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import parse_bytes
 
@@ -134,7 +134,7 @@ def export(
         decided,
         Path(out),
         sensitivity=sensitivity_of(sensitivity, source),
-        cache=None if work_dir is None else render_cache(source, decided.preset, decided.calibration, work_dir),
+        cache=None if work_dir is None else render_cache(source, decided.preset, decided.calibration, Path(work_dir)),
         force=force,
         shard_size=parse_bytes(shard_size),
         threads=threads,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from prismaquant.errors import ArgumentError, RefusedError, StageFileError
 from prismaquant.formats import BF16, DEFAULT_MENU, get_scheme, stored_bytes, unknown_name, why_not
-from prismaquant.pipeline.inputs import DEFAULT_PRICE, check_threads, menu_of, open, render_cache, require_extra
+from prismaquant.pipeline.inputs import DEFAULT_PRICE, check_threads, menu_of, open, require_extra
 from prismaquant.pipeline.measurement import probe
 from prismaquant.pipeline.production import export, plan, verify
+from prismaquant.pipeline.work import render_cache
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import format_bytes, parse_bytes
 from prismaquant.solver import CALIBRATED_PRESET, DEFAULT_PRESET, preset_needs_gram
@@ -63,8 +64,11 @@ def quantize(
     price: str = DEFAULT_PRICE,
     preset: str | None = None,
     work_dir: PathLike | None = None,
+    restart: bool = False,
     force: bool = False,
     shard_size: int | str = "5GB",
+    max_memory: int | str | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     progress: Progress = silent,
 ) -> QuantizeReport:
@@ -130,6 +134,9 @@ def quantize(
             seed=seed,
             preset=preset,
             work_dir=work,
+            restart=restart,
+            max_memory=max_memory,
+            device=device,
             threads=threads,
             progress=progress,
         )
@@ -182,8 +189,13 @@ def _check_room(
 ) -> None:
     """Refuse if ``target`` may not be written, or the disk is too small for its ``nbytes`` and the stage files."""
     from prismaquant.exporting.publish import preflight as check_output
+    from prismaquant.rendering.grams import output_gram_bytes
 
-    stage_bytes = 0 if work is None else _missing_renderings(model, menu, _kept_renderings(model, preset, work))
+    stage_bytes = 0
+    if work is not None:
+        stage_bytes = _missing_renderings(model, menu, _kept_renderings(model, preset, work))
+        if preset_needs_gram(preset):
+            stage_bytes += sum(output_gram_bytes(linear.rows) for unit in model.units for linear in unit.linears)
     on_one_disk = work is not None and _disk(work) == _disk(target)
     check_output(target, source=model.path, nbytes=nbytes + (stage_bytes if on_one_disk else 0), force=force)
     if work is None or on_one_disk:

@@ -109,6 +109,16 @@ class GramStore:
         metadata = {"prismaquant": record.encode(document, SCHEMA).decode()}
         record.write_atomic(self.path(unit.name), save(arrays, metadata=metadata))
 
+    def has(self, unit: Unit, *, inputs: bool) -> bool:
+        """Whether `put` was called for ``unit``, with at least as much to keep."""
+        try:
+            with safe_open(self.path(unit.name), framework="numpy") as file:
+                names = set(file.keys())
+        except (OSError, SafetensorError):
+            return False
+        suffixes = ("output_gram", "gram") if inputs else ("output_gram",)
+        return all(f"{linear.name}.{suffix}" in names for linear in unit.linears for suffix in suffixes)
+
     def get(self, unit: Unit) -> dict[str, OutputGram] | None:
         """Name of each Linear of ``unit`` -> Gram of its output gradients; ``None`` if they were not kept."""
         path = self.path(unit.name)

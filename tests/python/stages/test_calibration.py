@@ -71,8 +71,8 @@ def test_sums_equal_the_naive_loops() -> None:
 
 @pytest.mark.parametrize(("whole", "block"), [(4096, ROWS), (ROWS, ROWS), (ROWS - 1, 4)])
 def test_grams_of_the_gradients_are_whole_or_in_blocks(whole: int, block: int, monkeypatch) -> None:
-    monkeypatch.setattr(collect_module, "_WHOLE_GRAM_ROWS", whole)
-    monkeypatch.setattr(collect_module, "_BLOCK_ROWS", 4)
+    monkeypatch.setattr(collect_module, "WHOLE_ROWS", whole)
+    monkeypatch.setattr(collect_module, "BLOCK_ROWS", 4)
     visits = random_visits()
     sums = collect(visits, grams=True)
     for name in "qko":

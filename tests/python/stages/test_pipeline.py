@@ -123,12 +123,18 @@ def test_used_stage_files_give_the_bytes_of_new_ones(first, source, work, tmp_pa
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_other_settings_measure_again(change, source, work, tmp_path):
+def test_other_settings_are_refused_until_told_to_restart(change, source, work):
     stages = Stages()
     path = work / "sensitivity.safetensors"
     before = sensitivity.read(path)
     menu = ("NVFP4A16", "FP8_DYNAMIC", "BF16")
-    found = pq.probe(source, **{**FEW, **change}, out=path, schemes=menu, work_dir=work, progress=stages)
+    arguments = {**FEW, **change, "out": path, "schemes": menu, "work_dir": work, "progress": stages}
+    files = {each: each.read_bytes() for each in work.rglob("*") if each.is_file()}
+    with pytest.raises(StageFileError, match="--restart"):
+        pq.probe(source, **arguments)
+    assert not stages
+    assert {each: each.read_bytes() for each in work.rglob("*") if each.is_file()} == files
+    found = pq.probe(source, **arguments, restart=True)
     assert stages == MEASURED
     assert found != before
     assert sensitivity.read(path) == found
@@ -138,13 +144,14 @@ def test_other_settings_measure_again(change, source, work, tmp_path):
 
 def test_another_seed_measures_again_even_on_the_same_windows(source, tmp_path):
     np.save(tmp_path / "ids.npy", np.arange(112).reshape(7, 16))
-    for seed, expected in ((0, MEASURED), (0, set()), (1, MEASURED)):
+    for seed, restart, expected in ((0, False, MEASURED), (0, False, set()), (1, True, MEASURED)):
         stages = Stages()
         arguments = {
             "samples": 4,
             "price_samples": 2,
             "seq_len": 16,
             "seed": seed,
+            "restart": restart,
             "out": tmp_path / "out",
             "progress": stages,
         }
@@ -177,10 +184,14 @@ def test_a_scheme_that_no_shape_allows_is_not_measured_for_ever(tmp_path):
     assert stages == set()
 
 
-def test_the_sensitivity_of_another_model_is_replaced_not_used(first, source, work, tmp_path):
+def test_stage_files_of_another_model_are_refused_until_told_to_restart(first, source, work, tmp_path):
     other = tiny_models.build("llama", tmp_path / "other", tokenizer=True, seed=1)
     stages = Stages()
-    report = pq.quantize(other, tmp_path / "out", bpw=10, work_dir=work, progress=stages, **FEW)
+    with pytest.raises(StageFileError, match="holds stage files of another model"):
+        pq.quantize(other, tmp_path / "out", bpw=10, work_dir=work, **FEW)
+    with pytest.raises(StageFileError, match="another model"):
+        pq.probe(other, **FEW, out=work / "sensitivity.safetensors")
+    report = pq.quantize(other, tmp_path / "out", bpw=10, work_dir=work, restart=True, progress=stages, **FEW)
     assert stages > MEASURED
     assert report.plan.model == sensitivity.read(work / "sensitivity.safetensors").model != first.plan.model
     assert report.verify.ok

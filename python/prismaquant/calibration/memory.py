@@ -1,0 +1,68 @@
+"""What a probe takes in memory: the layer in work, and the hidden states that wait, which can wait on disk instead."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from prismaquant.errors import ModelError, RefusedError
+from prismaquant.quantity import format_bytes
+from prismaquant.rendering.grams import output_gram_bytes
+
+if TYPE_CHECKING:
+    from prismaquant.calibration.draw import Draw
+    from prismaquant.model import Model
+
+__all__ = ["fits_in_memory", "states_bytes", "working_bytes"]
+
+#: The interpreter with torch and transformers, and the arrays of one batch.
+_BASE = 1 << 30
+
+
+def states_bytes(model: Model, draw: Draw, probes: int, price_probes: int) -> int:
+    """Bytes of all hidden states and gradients that wait between the two sweeps, as `walk` keeps them."""
+    width = model.config.get("hidden_size")
+    if not isinstance(width, int):
+        raise ModelError(f"hidden_size is {width!r}, expected a number", where=str(model.path / "config.json"))
+    kept = model.num_layers + 1
+    tokens = draw.statistics.size * (kept + probes) + draw.ranges.size * (kept + 1)
+    return 4 * width * (tokens + draw.prices.size * (kept + price_probes))
+
+
+def working_bytes(model: Model) -> int:
+    """About what is needed beside the states: what `walk` holds of the model in float32, twice, and the Grams."""
+    layers = [0] * model.num_layers
+    gram = 0
+    for unit in model.units:
+        layers[unit.layer] += 4 * unit.parameters
+        for linear in unit.linears:
+            gram = max(gram, 4 * linear.columns**2, output_gram_bytes(linear.rows))
+    others = [4 * model.tensors[name].parameters for name in model.passthrough]
+    return _BASE + 2 * max(*layers, *others, 0) + 5 * gram
+
+
+def fits_in_memory(model: Model, states: int, max_memory: int | None) -> bool:
+    """Whether the states can wait in memory.
+
+    Parameters
+    ----------
+    states
+        `states_bytes`.
+    max_memory
+        Bytes that may be used; ``None``: half of the machine's memory, and no refusal.
+
+    Raises
+    ------
+    RefusedError
+        Even without the states more is needed than ``max_memory``.
+    """
+    needed = working_bytes(model)
+    if max_memory is None:
+        return needed + states <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if needed > max_memory:
+        raise RefusedError(
+            f"{format_bytes(max_memory)} are allowed, about {format_bytes(needed)} are needed for the largest layer",
+            where="max_memory",
+            hint="allow more (--max-memory)",
+        )
+    return needed + states <= max_memory

@@ -1,0 +1,136 @@
+"""The work folder: stage files of one model on one set of calibration data, in use by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prismaquant.errors import RefusedError, StageFileError
+from prismaquant.pipeline.inputs import make_folder
+from prismaquant.quantity import format_bytes
+
+if TYPE_CHECKING:
+    from prismaquant.model import Model
+    from prismaquant.rendering.cache import RenderCache
+    from prismaquant.rendering.grams import GramStore
+
+__all__ = ["gram_store", "journal_folder", "render_cache", "spool_folder", "working"]
+
+SCHEMA = "prismaquant.work/1"
+
+_FILE, _LOCK = "work.json", ".lock"
+_RENDERINGS, _GRAMS, _JOURNAL, _SPOOL = "renderings", "grams", "journal", "spool"
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What the stage files were made from."""
+
+    model: str
+    calibration: str
+
+
+@contextlib.contextmanager
+def working(folder: Path, model: Model, calibration: str, *, restart: bool) -> Iterator[None]:
+    """Inside, ``folder`` is there, belongs to ``model`` and ``calibration``, and no other process works in it.
+
+    Parameters
+    ----------
+    calibration
+        `Sensitivity.calibration`.
+    restart
+        Whether the stage files that are there are discarded.
+
+    Raises
+    ------
+    StageFileError
+        The folder belongs to another model or calibration.
+    RefusedError
+        Another process works in it, or it cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(folder)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RefusedError(
+            "another process works in it", where=str(folder), hint="wait for it, or choose another (--work-dir)"
+        ) from None
+    try:
+        _claim(folder, _Work(model.fingerprint, calibration), restart)
+        shutil.rmtree(folder / _SPOOL, ignore_errors=True)  # what a killed run left
+        yield
+    finally:
+        shutil.rmtree(folder / _SPOOL, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def render_cache(model: Model, preset: str, calibration: str | None, work_dir: Path) -> RenderCache:
+    """The renderings of ``model`` in the work folder; ``calibration`` as in `RenderCache`."""
+    from prismaquant.rendering.cache import RenderCache
+
+    return RenderCache(work_dir / _RENDERINGS, model.fingerprint, preset, calibration)
+
+
+def gram_store(model: Model, calibration: str, work_dir: Path) -> GramStore:
+    """The Grams of ``model`` in the work folder."""
+    from prismaquant.rendering.grams import GramStore
+
+    return GramStore(work_dir / _GRAMS, model.fingerprint, calibration)
+
+
+def journal_folder(work_dir: Path) -> Path:
+    """Where the finished layers of a probe are until all are finished."""
+    return work_dir / _JOURNAL
+
+
+@contextlib.contextmanager
+def spool_folder(work_dir: Path | None, nbytes: int) -> Iterator[Path]:
+    """An empty folder for hidden states, removed at the end; without a work folder it is where temporary files are.
+
+    Raises
+    ------
+    RefusedError
+        Its disk has no room for ``nbytes``.
+    """
+    from tempfile import TemporaryDirectory
+
+    if work_dir is not None:
+        (work_dir / _SPOOL).mkdir()
+    with TemporaryDirectory(prefix="prismaquant-", dir=work_dir and work_dir / _SPOOL) as name:
+        free = shutil.disk_usage(name).free
+        if free < nbytes:
+            raise RefusedError(
+                f"{format_bytes(nbytes)} needed for hidden states, {format_bytes(free)} free",
+                where=name,
+                hint="choose a work folder on another disk (--work-dir), or allow more memory (--max-memory)",
+            )
+        yield Path(name)
+
+
+def _claim(folder: Path, work: _Work, restart: bool) -> None:
+    from prismaquant.files import record
+
+    path = folder / _FILE
+    if restart:
+        for part in (_RENDERINGS, _GRAMS, _JOURNAL):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        path.unlink(missing_ok=True)
+    if path.exists():
+        found = record.read(path, _Work, SCHEMA)
+        if found != work:
+            what = "model" if found.model != work.model else "calibration data, or other probes"
+            raise StageFileError(
+                f"holds stage files of another {what}",
+                where=str(folder),
+                hint="choose another work folder (--work-dir), or discard them (--restart)",
+            )
+    else:
+        record.write(path, work, SCHEMA)
