@@ -6,12 +6,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_model", "add_threads", "plain", "scheme_list"]
+__all__ = ["add_model", "add_output", "add_threads", "add_writing", "plain", "scheme_list"]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The positional MODEL."""
     parser.add_argument("model", metavar="MODEL", help="model folder: config.json and safetensors shards")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """``-o``, the folder to write."""
+    parser.add_argument("-o", "--output", "--out", dest="out", required=True, metavar="OUT", help="the new folder")
+
+
+def add_writing(machine: argparse._ArgumentGroup) -> None:
+    """How it is written."""
+    machine.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    machine.add_argument("--shard-size", default="5GB", metavar="SIZE", help="largest shard (default: %(default)s)")
 
 
 def add_threads(group: argparse._ArgumentGroup) -> None:

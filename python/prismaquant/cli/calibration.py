@@ -1,0 +1,73 @@
+"""The arguments of verbs that measure the model on calibration data."""
+
+from __future__ import annotations
+
+import argparse
+
+from prismaquant.cli.common import add_threads, scheme_list
+from prismaquant.formats import DEFAULT_MENU, list_schemes
+
+__all__ = ["add_data", "add_machine", "add_probes", "add_schemes"]
+
+
+def add_schemes(group: argparse._ActionsContainer) -> None:
+    """``--schemes``, the menu."""
+    group.add_argument(
+        "--schemes",
+        "--formats",
+        type=scheme_list,
+        default=DEFAULT_MENU,
+        metavar="A,B",
+        help=f"the menu, of {', '.join(list_schemes())} (default: {','.join(DEFAULT_MENU)})",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """The group of what is measured on."""
+    data = parser.add_argument_group("calibration data")
+    needed = "" if required else "; needed with a budget"
+    data.add_argument(
+        "--data", required=required, metavar="FILE", help=f"text (.txt, .jsonl) or token ids (.npy){needed}"
+    )
+    data.add_argument("--samples", type=int, default=128, metavar="N", help="windows (default: %(default)s)")
+    data.add_argument(
+        "--price-samples",
+        type=int,
+        default=32,
+        metavar="N",
+        help="other windows, for the prices (default: %(default)s)",
+    )
+    data.add_argument("--seq-len", type=int, default=512, metavar="N", help="tokens per window (default: %(default)s)")
+    data.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the draw of windows and probes (default: %(default)s)"
+    )
+
+
+def add_machine(machine: argparse._ArgumentGroup) -> None:
+    """What the measurement may use of the machine."""
+    machine.add_argument(
+        "--restart", action="store_true", help="discard the stage files that are there, instead of going on from them"
+    )
+    machine.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help="memory to use, e.g. 24GiB; hidden states wait on disk where they do not fit (default: half of all)",
+    )
+    machine.add_argument(
+        "--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: %(default)s)"
+    )
+    add_threads(machine)
+
+
+def add_probes(advanced: argparse._ArgumentGroup) -> None:
+    """How many gradients are sampled."""
+    advanced.add_argument(
+        "--probes", type=int, default=1, metavar="N", help="gradient probes per window (default: %(default)s)"
+    )
+    advanced.add_argument(
+        "--price-probes",
+        type=int,
+        default=8,
+        metavar="N",
+        help="those of windows for the prices (default: %(default)s)",
+    )

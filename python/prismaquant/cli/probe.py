@@ -1,0 +1,87 @@
+"""Measure how much every unit of a model matters, and what each scheme of the menu would cost it.
+
+The result is one small file for 'prismaquant plan', which can be copied to another machine. The model is walked one
+layer at a time; an interrupted run goes on with the next layer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from prismaquant.cli.calibration import add_data, add_machine, add_probes, add_schemes
+from prismaquant.cli.common import add_model, scheme_list
+from prismaquant.solver import CALIBRATED_PRESET
+
+if TYPE_CHECKING:
+    from prismaquant.files.sensitivity import Sensitivity
+
+FUNCTION = "probe"
+LONG = True
+EXAMPLES = """\
+examples:
+  prismaquant probe ./Llama-3.2-1B --data calibration.txt -o sensitivity.safetensors --work-dir ./work
+  prismaquant probe ./Llama-3.2-1B --data calibration.txt -o sensitivity.safetensors --schemes NVFP4,FP8_DYNAMIC
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument(
+        "-o", "--output", "--out", dest="out", metavar="SENSITIVITY", help="the file to write; it is used again"
+    )
+    add_schemes(parser)
+    add_data(parser, required=True)
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--work-dir", metavar="DIR", help="keeps renderings for 'export', and the layers that are finished"
+    )
+    machine.add_argument("--keep-grams", action="store_true", help="keep the Grams of the inputs there, too")
+    add_machine(machine)
+    advanced = parser.add_argument_group("advanced")
+    advanced.add_argument(
+        "--prices",
+        type=_price_list,
+        default=(),
+        metavar="A,B",
+        help="to compute beside the usual ones, e.g. kfac (default: none)",
+    )
+    advanced.add_argument(
+        "--preset",
+        default=CALIBRATED_PRESET,
+        metavar="NAME",
+        help="solver: rtn, scale_sweep, fast or best (default: %(default)s)",
+    )
+    add_probes(advanced)
+
+
+def _price_list(text: str) -> tuple[str, ...]:
+    """``"kfac,fisher-gram"`` as names."""
+    return tuple(name.lower() for name in scheme_list(text))
+
+
+def document(sensitivity: Sensitivity) -> Any:
+    """The document of the file, without its tensors."""
+    from prismaquant.files import sensitivity as file
+
+    return file.document(sensitivity)
+
+
+def show(sensitivity: Sensitivity) -> None:
+    from prismaquant.cli.tables import line, table
+
+    schemes = dict.fromkeys(each.scheme for unit in sensitivity.units for each in unit.candidates)
+    rows = []
+    for price in sensitivity.prices:
+        total = dict.fromkeys(schemes, 0.0)
+        missing = dict.fromkeys(schemes, 0)
+        for unit in sensitivity.units:
+            found = {each.scheme: each.prices[price] for each in unit.candidates}
+            for scheme in schemes:
+                total[scheme] += found.get(scheme, 0.0)
+                missing[scheme] += scheme not in found
+        rows.append((price, *(f"{total[x]:.4g}" + ("*" if missing[x] else "") for x in schemes)))
+    line("expected KL divergence of all units in one scheme, nats per token")
+    table(("price", *schemes), rows)
+    if any("*" in cell for row in rows for cell in row):
+        line("*: without the units whose shapes do not fit the scheme")
+    line(f"{len(sensitivity.units)} units, {sensitivity.tokens} + {sensitivity.price_tokens} tokens")

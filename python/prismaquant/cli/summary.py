@@ -1,0 +1,50 @@
+"""A plan, as a table."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from prismaquant.formats import list_schemes
+from prismaquant.quantity import format_bytes
+
+if TYPE_CHECKING:
+    from prismaquant.files.plan import Plan
+
+__all__ = ["show_plan"]
+
+
+def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
+    """Units by scheme, bytes, the predicted loss and the remarks.
+
+    Parameters
+    ----------
+    bits_per_parameter
+        Of the whole folder, where it was written.
+    """
+    from prismaquant.cli.tables import line, table
+
+    schemes = [name for name in list_schemes() if any(unit.scheme == name for unit in decided.units)]
+    units = Counter((_every_layer(unit.name), unit.scheme) for unit in decided.units)
+    sizes = Counter[str]()
+    for unit in decided.units:
+        sizes[unit.scheme] += unit.bytes
+    rows = [(kind, *(str(units[kind, name] or "-") for name in schemes)) for kind in dict.fromkeys(k for k, _ in units)]
+    table(("units", *schemes), [*rows, ("bytes", *(format_bytes(sizes[name]) for name in schemes))])
+    whole = "" if bits_per_parameter is None else f", {bits_per_parameter:.4f} per parameter of the model"
+    line(f"{decided.bpw:.4f} bits per weight of the body{whole}")
+    if decided.predicted_kl is not None:
+        proof = (
+            "" if decided.lower_bound is None else f" (no plan within the budget is below {decided.lower_bound:.4g})"
+        )
+        error = "" if decided.standard_error is None else f" +- {decided.standard_error:.2g}"
+        line(f"predicted KL {decided.predicted_kl:.4g}{error} nats per token{proof}")
+    notes = Counter(f"{_every_layer(note.unit)} {_every_layer(note.text)}" for note in decided.notes)
+    for text, count in notes.items():
+        line(f"note: {text}" + (f" [{count} units]" if count > 1 else ""))
+
+
+def _every_layer(text: str) -> str:
+    """``model.layers.3.mlp.down_proj`` -> ``model.layers.*.mlp.down_proj``."""
+    return re.sub(r"\.\d+\.", ".*.", text)
