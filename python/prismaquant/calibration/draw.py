@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from prismaquant.errors import ArgumentError
+from prismaquant.errors import ArgumentError, StageFileError
+from prismaquant.files import record
 from prismaquant.files.fingerprint import fingerprint
 from prismaquant.streaming import Tokens
 
@@ -37,6 +41,28 @@ class Draw:
 
     def __repr__(self) -> str:
         return f"Draw({len(self.statistics)} + {len(self.ranges)} + {len(self.prices)} windows)"
+
+    def write(self, path: Path) -> None:
+        """Keep the windows in a file."""
+        windows = {"statistics": self.statistics, "ranges": self.ranges, "prices": self.prices}
+        record.write_atomic(path, save({name: np.ascontiguousarray(ids) for name, ids in windows.items()}))
+
+    @classmethod
+    def read(cls, path: Path) -> Draw:
+        """The windows in a file.
+
+        Raises
+        ------
+        StageFileError
+            There is none, or it is damaged.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return cls(*(file.get_tensor(name) for name in ("statistics", "ranges", "prices")))
+        except (OSError, SafetensorError) as cause:
+            raise StageFileError(
+                f"has no windows of a probe ({cause})", where=str(path), hint="probe with this work folder (--work-dir)"
+            ) from cause
 
     @property
     def fingerprints(self) -> tuple[str, str]:

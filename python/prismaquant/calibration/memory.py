@@ -13,20 +13,31 @@ if TYPE_CHECKING:
     from prismaquant.calibration.draw import Draw
     from prismaquant.model import Model
 
-__all__ = ["fits_in_memory", "states_bytes", "working_bytes"]
+__all__ = ["fits_in_memory", "hidden_size", "states_bytes", "working_bytes"]
 
 #: The interpreter with torch and transformers, and the arrays of one batch.
 _BASE = 1 << 30
 
 
-def states_bytes(model: Model, draw: Draw, probes: int, price_probes: int) -> int:
-    """Bytes of all hidden states and gradients that wait between the two sweeps, as `walk` keeps them."""
+def hidden_size(model: Model) -> int:
+    """Width of the hidden states.
+
+    Raises
+    ------
+    ModelError
+        ``config.json`` does not say it.
+    """
     width = model.config.get("hidden_size")
     if not isinstance(width, int):
         raise ModelError(f"hidden_size is {width!r}, expected a number", where=str(model.path / "config.json"))
+    return width
+
+
+def states_bytes(model: Model, draw: Draw, probes: int, price_probes: int) -> int:
+    """Bytes of all hidden states and gradients that wait between the two sweeps, as `walk` keeps them."""
     kept = model.num_layers + 1
     tokens = draw.statistics.size * (kept + probes) + draw.ranges.size * (kept + 1)
-    return 4 * width * (tokens + draw.prices.size * (kept + price_probes))
+    return 4 * hidden_size(model) * (tokens + draw.prices.size * (kept + price_probes))
 
 
 def working_bytes(model: Model) -> int:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from prismaquant import formats
 from prismaquant.calibration.draw import Draw
 from prismaquant.calibration.journal import Journal
 from prismaquant.calibration.layer import Settings, fitting, probe_layer
 from prismaquant.calibration.prices import DEFAULT_PRICES, PRICES
+from prismaquant.calibration.threads import torch_threads
 from prismaquant.errors import ArgumentError
 from prismaquant.files.sensitivity import Sensitivity
 from prismaquant.progress import Event, Progress, silent
@@ -112,7 +111,7 @@ def probe(
         visits = walk(
             model, list(parts.values()), seed=seed, skip=measured.copy(), spool=spool, device=device, progress=progress
         )
-        with _torch_threads(threads), closing(visits):
+        with torch_threads(threads), closing(visits):
             for layer, of_layer in groupby(visits, key=lambda visit: visit.layer):
                 units = [unit for unit in model.units if unit.layer == layer]
                 measured[layer] = probe_layer(model, outline, units, of_layer, list(parts), settings)
@@ -167,13 +166,3 @@ def _settings(
             raise formats.unknown_name("price", name, PRICES)
     grams = preset_needs_gram(preset) or "kfac" in wanted
     return Settings(menu, preset, wanted, grams, cache, threads, store, keep_grams)
-
-
-@contextmanager
-def _torch_threads(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -23,9 +23,10 @@ __all__ = ["VERBS", "main", "overview", "parser_of"]
 #: Verb -> what it does, as the overview says it. The module ``prismaquant.cli.<verb>`` is imported only when it runs.
 VERBS = {
     "inspect": "what is in a model folder: units, shapes, what can be quantized",
-    "quantize": "probe, plan, export and verify: a model folder becomes a mixed-precision checkpoint",
+    "quantize": "probe, plan, polish, export and verify: a model folder becomes a mixed-precision checkpoint",
     "probe": "measure how much every unit matters, and what each scheme would cost it",
     "plan": "choose a scheme for every unit within a budget, proven optimal",
+    "polish": "solve the units of a plan again, for the inputs that the quantized model gives them",
     "export": "write the checkpoint that a plan describes",
     "verify": "read a written checkpoint back and check it, against its source too",
     "eval": "KL divergence, top-1 agreement and perplexity against the source",

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.cli.common import add_model, add_output, add_threads, add_writing, plain
-from prismaquant.cli.summary import show_plan
+from prismaquant.cli.summary import show_plan, show_polish
 from prismaquant.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--work-dir", metavar="DIR", help="where 'prismaquant probe' kept its renderings")
+    machine.add_argument("--renderings", metavar="DIR", help="where 'prismaquant polish' put its own for this recipe")
     add_writing(machine)
     add_threads(machine)
 
@@ -43,4 +44,5 @@ def show(report: ExportReport) -> None:
 
     manifest = report.manifest
     show_plan(manifest.plan, manifest.bits_per_parameter)
+    show_polish(manifest.polish)
     line(f"{report.path}: {format_bytes(manifest.tensor_bytes)}, written ('prismaquant verify' reads it back)")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prismaquant.cli.budget import add_budget, add_price
 from prismaquant.cli.calibration import add_data, add_machine, add_probes
 from prismaquant.cli.common import add_model, add_output, add_writing, plain
-from prismaquant.cli.summary import show_plan
+from prismaquant.cli.summary import show_plan, show_polish
 from prismaquant.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="solver: rtn, scale_sweep, fast or best (default: best with calibration text, else scale_sweep)",
     )
+    advanced.add_argument(
+        "--no-polish",
+        dest="polish",
+        action="store_false",
+        help="write the renderings that were priced, without solving the chosen units once more",
+    )
     add_probes(advanced)
 
 
@@ -55,6 +61,7 @@ def show(report: QuantizeReport) -> None:
 
     manifest = report.export.manifest
     show_plan(report.plan, manifest.bits_per_parameter)
+    show_polish(manifest.polish)
     if report.work_dir is not None:
         line(f"stage files for other budgets: {report.work_dir} (the checkpoint does not need them)")
     line(f"{report.export.path}: {format_bytes(manifest.tensor_bytes)}, written and verified")

@@ -11,8 +11,9 @@ from prismaquant.quantity import format_bytes
 
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
+    from prismaquant.files.polish import Polish
 
-__all__ = ["show_plan"]
+__all__ = ["show_plan", "show_polish"]
 
 
 def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
@@ -43,6 +44,25 @@ def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
     notes = Counter(f"{_every_layer(note.unit)} {_every_layer(note.text)}" for note in decided.notes)
     for text, count in notes.items():
         line(f"note: {text}" + (f" [{count} units]" if count > 1 else ""))
+
+
+def show_polish(polish: Polish | None) -> None:
+    """What was measured before and after."""
+    from prismaquant.cli.tables import line
+
+    if polish is None:
+        line("not polished: the weights are those that were priced")
+        return
+    before, after = (
+        f"{kl:.4g}" + ("" if error is None else f" +- {error:.2g}")
+        for kl, error in (
+            (polish.kl_before, polish.standard_error_before),
+            (polish.kl_after, polish.standard_error_after),
+        )
+    )
+    taken = sum(unit.polished for unit in polish.units)
+    outcome = f"{taken} of {len(polish.units)} units" if polish.accepted else "not better, so it was dropped"
+    line(f"measured KL on held-out windows {before} before the polish, {after} after it ({outcome})")
 
 
 def _every_layer(text: str) -> str:

@@ -21,6 +21,7 @@ from prismaquant.rendering.render import needs_grams
 
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
+    from prismaquant.files.polish import Polish
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.model import Model, Unit
     from prismaquant.rendering.cache import RenderCache
@@ -48,6 +49,7 @@ def export(
     *,
     sensitivity: Sensitivity | None = None,
     cache: RenderCache | None = None,
+    polish: Polish | None = None,
     force: bool = False,
     shard_size: int = 5 * 10**9,
     threads: int | None = None,
@@ -63,6 +65,8 @@ def export(
         Needed only if the plan has a scheme whose activation scale is calibrated (``NVFP4``).
     cache
         Renderings of an earlier stage; what it lacks is rendered again where the preset needs no statistics.
+    polish
+        What is known of a polish, for the manifest; if it was accepted, ``cache`` holds its renderings.
     force
         Whether an existing model folder at ``out`` may be replaced.
     shard_size
@@ -101,7 +105,7 @@ def export(
             (folder / name).write_bytes(document)
         copy.copy_other_files(model, folder)
         total = sum(entry.nbytes for shard in layout for entry in shard.entries)
-        written = Manifest(plan, tuple(records), tensor_bytes=total, parameters=model.parameters)
+        written = Manifest(plan, tuple(records), tensor_bytes=total, parameters=model.parameters, polish=polish)
         manifest.write(folder / manifest.FILE, written)
     progress(Event("export", len(model.units), len(model.units)))
     return ExportReport(Path(out), written)

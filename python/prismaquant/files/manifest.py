@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prismaquant.files import record
 from prismaquant.files.plan import Plan
+from prismaquant.files.polish import Polish
 
 __all__ = ["FILE", "SCHEMA", "LinearRecord", "Manifest", "read", "write"]
 
@@ -38,12 +39,16 @@ class Manifest:
         Bytes of all tensors of the folder, passed-through ones included.
     parameters
         Parameters of the source model.
+    polish
+        What solving the units once more has changed, where it was done; ``accepted`` says whether its renderings are
+        the ones that were written.
     """
 
     plan: Plan
     linears: tuple[LinearRecord, ...]
     tensor_bytes: record.Count
     parameters: record.Positive
+    polish: Polish | None = None
 
     @property
     def bits_per_parameter(self) -> float:

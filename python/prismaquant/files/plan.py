@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prismaquant.files import record
+from prismaquant.files.fingerprint import fingerprint
 
 __all__ = ["SCHEMA", "Note", "Plan", "PlannedUnit", "read", "write"]
 
@@ -96,6 +97,14 @@ class Plan:
     calibration: str | None = None
     standard_error: float | None = None
     notes: tuple[Note, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what decides the bytes of the weights: model, solver, calibration and schemes; not of the prices."""
+        parts = [self.model, self.preset, str(self.calibration)]
+        for unit in self.units:
+            parts += [unit.name, unit.scheme]
+        return fingerprint([part.encode() for part in parts])
 
     @property
     def bpw(self) -> float:

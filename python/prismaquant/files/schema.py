@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from prismaquant.files import evaluation, manifest, plan, sensitivity
+from prismaquant.files import evaluation, manifest, plan, polish, sensitivity
 
 __all__ = ["FOLDER", "KINDS", "encode", "file_name", "schema_of"]
 
@@ -25,12 +25,13 @@ FOLDER = Path(__file__).parent / "schemas"
 KINDS: dict[str, type] = {
     plan.SCHEMA: plan.Plan,
     sensitivity.SCHEMA: sensitivity.Document,
+    polish.SCHEMA: polish.Polish,
     manifest.SCHEMA: manifest.Manifest,
     evaluation.SCHEMA: evaluation.Evaluation,
 }
 _CLASSES = {
     name: member
-    for module in (evaluation, manifest, plan, sensitivity)
+    for module in (evaluation, manifest, plan, polish, sensitivity)
     for name, member in vars(module).items()
     if dataclasses.is_dataclass(member)
 } | {"Document": sensitivity.Sensitivity}  # whose docstring explains the fields of both

@@ -18,7 +18,7 @@ from prismaquant.pipeline.inputs import (
     open,
     require_extra,
 )
-from prismaquant.pipeline.work import gram_store, journal_folder, render_cache, spool_folder, working
+from prismaquant.pipeline.work import gram_store, journal_folder, render_cache, spool_folder, windows_file, working
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import parse_bytes
 from prismaquant.solver import CALIBRATED_PRESET
@@ -151,6 +151,8 @@ def probe(
             menu, wanted = menu_of((*menu, *priced)), menu_of((*wanted, *found.prices))
         if out is not None:
             make_folder(Path(out).parent)
+        if work is not None:
+            draw.write(windows_file(work))
         spool = None if in_memory else Spool(stack.enter_context(spool_folder(work, states)))
         measured = run(
             source,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prismaquant.errors import ModelError
+from prismaquant.errors import ModelError, StageFileError
 from prismaquant.formats import DEFAULT_MENU
 from prismaquant.pipeline.inputs import (
     DEFAULT_PRICE,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prismaquant.exporting.report import VerifyReport
     from prismaquant.exporting.run import ExportReport
     from prismaquant.files.plan import Plan
+    from prismaquant.files.polish import Polish
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.model import Model
     from prismaquant.types import PathLike
@@ -96,6 +97,7 @@ def export(
     *,
     sensitivity: PathLike | Sensitivity | None = None,
     work_dir: PathLike | None = None,
+    renderings: PathLike | None = None,
     force: bool = False,
     shard_size: int | str = "5GB",
     threads: int | None = None,
@@ -113,6 +115,9 @@ def export(
         Needed only if the plan holds a scheme with a calibrated activation scale (``NVFP4``).
     work_dir
         Where `probe` kept its renderings. Without it those of a data-free preset are made again (the same bytes).
+    renderings
+        Folder that `polish` has filled for this plan. Its renderings are written if they were accepted, else those of
+        ``work_dir``.
     force
         Replace ``out`` if it exists (at the end, by rename).
 
@@ -122,24 +127,40 @@ def export(
         ``out`` exists, another process writes it, or the disk is too small; the plan needs a sensitivity, or a work
         folder, that was not given: nothing was written.
     StageFileError
-        The plan belongs to another model.
+        The plan belongs to another model, or ``renderings`` to another plan.
     """
     from prismaquant.exporting.run import export as run
+    from prismaquant.rendering.cache import polished_cache
 
     check_threads(threads)
     source = open(model)
     decided = plan_of(plan, source)
+    polish = None if renderings is None else _polish_of(Path(renderings), decided)
+    cache = None if work_dir is None else render_cache(source, decided.preset, decided.calibration, Path(work_dir))
+    if renderings is not None and polish is not None and polish.accepted:
+        cache = polished_cache(Path(renderings), decided)
     return run(
         source,
         decided,
         Path(out),
         sensitivity=sensitivity_of(sensitivity, source),
-        cache=None if work_dir is None else render_cache(source, decided.preset, decided.calibration, Path(work_dir)),
+        cache=cache,
+        polish=polish,
         force=force,
         shard_size=parse_bytes(shard_size),
         threads=threads,
         progress=progress,
     )
+
+
+def _polish_of(folder: Path, plan: Plan) -> Polish:
+    """The report of the polish of ``plan`` in ``folder``."""
+    from prismaquant.files import polish as file
+
+    found = file.read(folder / file.FILE)
+    if found.plan != plan.fingerprint:
+        raise StageFileError("is of another plan", where=str(folder / file.FILE), hint="polish this plan")
+    return found
 
 
 def verify(

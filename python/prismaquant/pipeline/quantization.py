@@ -12,8 +12,9 @@ from prismaquant.errors import ArgumentError, RefusedError, StageFileError
 from prismaquant.formats import BF16, DEFAULT_MENU, get_scheme, stored_bytes, unknown_name, why_not
 from prismaquant.pipeline.inputs import DEFAULT_PRICE, check_threads, menu_of, open, require_extra
 from prismaquant.pipeline.measurement import probe
+from prismaquant.pipeline.polishing import polish as run_polish
 from prismaquant.pipeline.production import export, plan, verify
-from prismaquant.pipeline.work import render_cache
+from prismaquant.pipeline.work import polish_folder, render_cache
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import format_bytes, parse_bytes
 from prismaquant.solver import CALIBRATED_PRESET, DEFAULT_PRESET, preset_needs_gram
@@ -63,6 +64,7 @@ def quantize(
     seed: int = 0,
     price: str = DEFAULT_PRICE,
     preset: str | None = None,
+    polish: bool = True,
     work_dir: PathLike | None = None,
     restart: bool = False,
     force: bool = False,
@@ -72,7 +74,7 @@ def quantize(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> QuantizeReport:
-    """Turn a model folder into a mixed-precision checkpoint: probe, plan, export, verify.
+    """Turn a model folder into a mixed-precision checkpoint: probe, plan, polish, export, verify.
 
     Parameters
     ----------
@@ -86,6 +88,9 @@ def quantize(
         solve for it.
     preset
         Solver preset that renders the weights: by default ``"best"`` with calibration text, ``"scale_sweep"`` without.
+    polish
+        Whether the chosen units are solved once more for the inputs that they really get (`polish`), where the preset
+        solves for inputs at all.
     work_dir
         Stage files: sensitivity and renderings. By default ``OUT.work``, where there are any. Several checkpoints of
         one model can share it.
@@ -141,12 +146,27 @@ def quantize(
             progress=progress,
         )
     decided = plan(source, sensitivity, bpw=bpw, size=total, schemes=menu, price=price, preset=preset)
+    renderings = None
+    if polish and sensitivity is not None and work is not None and _is_solved(decided):
+        renderings = polish_folder(work, decided)
+        run_polish(
+            source,
+            decided,
+            renderings,
+            sensitivity=sensitivity,
+            work_dir=work,
+            max_memory=max_memory,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
     written = export(
         source,
         decided,
         target,
         sensitivity=sensitivity,
         work_dir=work,
+        renderings=renderings,
         force=force,
         shard_size=shard_bytes,
         threads=threads,
@@ -159,6 +179,11 @@ def quantize(
         raise
     report.raise_for_failures()
     return QuantizeReport(decided, written, report, work)
+
+
+def _is_solved(plan: Plan) -> bool:
+    """Whether a unit was solved for its inputs."""
+    return preset_needs_gram(plan.preset) and any(unit.scheme != BF16 for unit in plan.units)
 
 
 def _work_folder(target: Path, work_dir: PathLike | None) -> Path:

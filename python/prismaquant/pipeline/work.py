@@ -14,16 +14,18 @@ from prismaquant.pipeline.inputs import make_folder
 from prismaquant.quantity import format_bytes
 
 if TYPE_CHECKING:
+    from prismaquant.files.plan import Plan
     from prismaquant.model import Model
     from prismaquant.rendering.cache import RenderCache
     from prismaquant.rendering.grams import GramStore
 
-__all__ = ["gram_store", "journal_folder", "render_cache", "spool_folder", "working"]
+__all__ = ["gram_store", "journal_folder", "polish_folder", "render_cache", "spool_folder", "windows_file", "working"]
 
 SCHEMA = "prismaquant.work/1"
 
 _FILE, _LOCK = "work.json", ".lock"
-_RENDERINGS, _GRAMS, _JOURNAL, _SPOOL = "renderings", "grams", "journal", "spool"
+_RENDERINGS, _GRAMS, _POLISH, _JOURNAL, _SPOOL = "renderings", "grams", "polish", "journal", "spool"
+_WINDOWS = "windows.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,16 @@ def journal_folder(work_dir: Path) -> Path:
     return work_dir / _JOURNAL
 
 
+def windows_file(work_dir: Path) -> Path:
+    """The windows of the probe, for the polish."""
+    return work_dir / _WINDOWS
+
+
+def polish_folder(work_dir: Path, plan: Plan) -> Path:
+    """Where `quantize` keeps what the polish of ``plan`` has made."""
+    return work_dir / _POLISH / plan.fingerprint.removeprefix("sha256:")[:16]
+
+
 @contextlib.contextmanager
 def spool_folder(work_dir: Path | None, nbytes: int) -> Iterator[Path]:
     """An empty folder for hidden states, removed at the end; without a work folder it is where temporary files are.
@@ -120,9 +132,10 @@ def _claim(folder: Path, work: _Work, restart: bool) -> None:
 
     path = folder / _FILE
     if restart:
-        for part in (_RENDERINGS, _GRAMS, _JOURNAL):
+        for part in (_RENDERINGS, _GRAMS, _POLISH, _JOURNAL):
             shutil.rmtree(folder / part, ignore_errors=True)
         path.unlink(missing_ok=True)
+        (folder / _WINDOWS).unlink(missing_ok=True)
     if path.exists():
         found = record.read(path, _Work, SCHEMA)
         if found != work:

@@ -26,10 +26,11 @@ from prismaquant.solver import preset_needs_gram
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from prismaquant.files.plan import Plan
     from prismaquant.model import Model, Unit
     from prismaquant.types import Array
 
-__all__ = ["SCHEMA", "VERSION", "RenderCache", "render_cached"]
+__all__ = ["SCHEMA", "VERSION", "RenderCache", "polished_cache", "render_cached"]
 
 SCHEMA = "prismaquant.rendering/1"
 
@@ -152,6 +153,11 @@ class RenderCache:
         document = _Document(*made_with, rendering.format, rendering.unit, linears)
         metadata = {"prismaquant": record.encode(document, SCHEMA).decode()}
         record.write_atomic(self.path(rendering.unit, rendering.format), save(arrays, metadata=metadata))
+
+
+def polished_cache(folder: Path, plan: Plan) -> RenderCache:
+    """The renderings in ``folder`` that the polish of ``plan`` has kept."""
+    return RenderCache(folder, plan.model, plan.preset, plan.fingerprint)
 
 
 def render_cached(

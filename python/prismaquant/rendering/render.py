@@ -33,12 +33,16 @@ class Grams:
         float32 ``[rows, b]``: the diagonal blocks, of ``b`` rows, of the sum of ``g g^T``, ``g`` the output gradient.
     output_tokens
         How many gradients ``output_gram`` sums.
+    cross_gram
+        float32 ``[columns, columns]``: sum of ``x_source x^T``, ``x_source`` the input in the unquantized model, where
+        ``x`` is another.
     """
 
     gram: Tensor
     tokens: int
     output_gram: Tensor
     output_tokens: int
+    cross_gram: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Grams({self.tokens} tokens)"

@@ -25,7 +25,7 @@ from prismaquant.streaming.spool import Spool
 if TYPE_CHECKING:
     from prismaquant.model import Model
 
-__all__ = ["Visit", "walk"]
+__all__ = ["Visit", "find_linears", "walk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class _Walk:
         self._forward = Forward(self._skeleton)
         self._batches, self._seed, self._skip = batches, seed, skip
         self._spool, self._progress = spool, progress
-        self._linears = _find_linears(model, self._skeleton)
+        self._linears = find_linears(model, self._skeleton)
 
     def visits(self) -> Generator[Visit, None, None]:
         skeleton = self._skeleton
@@ -209,7 +209,7 @@ def _gradients_of(batch: Batch) -> str:
     return f"gradients-{batch.name}"
 
 
-def _find_linears(model: Model, skeleton: Skeleton) -> list[dict[str, nn.Linear]]:
+def find_linears(model: Model, skeleton: Skeleton) -> list[dict[str, nn.Linear]]:
     """Per layer: name -> module of each Linear of the model's units."""
     found: list[dict[str, nn.Linear]] = [{} for _ in skeleton.layers]
     for unit in model.units:

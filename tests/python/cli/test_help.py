@@ -63,7 +63,7 @@ def test_it_starts_with_examples_that_are_understood(page, text):
 def test_every_default_is_shown(verb, text):
     page = " ".join(text(verb).split())
     for action in parser_of(verb)._actions:
-        if action.option_strings and action.default not in (None, False, (), "==SUPPRESS=="):
+        if action.option_strings and action.default not in (None, True, False, (), "==SUPPRESS=="):
             value = ",".join(action.default) if isinstance(action.default, tuple) else action.default
             shown = page[page.index(f"{', '.join(action.option_strings)} {action.metavar} ") :]
             assert f"(default: {value})" in shown.replace("(default: NVFP4A16, ", "(default: NVFP4A16,")

@@ -1,0 +1,143 @@
+"""The verb `polish`: a plan's units solved once more, for the inputs that they really get."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prismaquant.errors import ArgumentError, StageFileError
+from prismaquant.pipeline.inputs import check_threads, open, plan_of, require_extra, sensitivity_of
+from prismaquant.pipeline.work import gram_store, render_cache, spool_folder, windows_file, working
+from prismaquant.progress import Progress, silent
+from prismaquant.quantity import parse_bytes
+from prismaquant.solver import preset_needs_gram
+
+if TYPE_CHECKING:
+    from prismaquant.files.plan import Plan
+    from prismaquant.files.polish import Polish
+    from prismaquant.files.sensitivity import Sensitivity
+    from prismaquant.model import Model
+    from prismaquant.types import PathLike
+
+__all__ = ["polish"]
+
+
+def polish(
+    model: PathLike | Model,
+    plan: PathLike | Plan,
+    out: PathLike,
+    *,
+    sensitivity: PathLike | Sensitivity,
+    work_dir: PathLike,
+    restart: bool = False,
+    max_memory: int | str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Polish:
+    """Solve the quantized units of ``plan`` again, each for what reaches it behind the quantized layers before it.
+
+    Runs the model forward once, one layer at a time. A unit keeps its new rendering only if that lowers the error on
+    windows it was not solved for, and the whole is accepted only if it lowers the measured KL divergence there. Needs
+    the extra ``[probe]``.
+
+    Parameters
+    ----------
+    plan
+        Result of `plan`, or its file (the recipe). Its preset must be one that solves for the inputs of the model.
+    out
+        Folder for the renderings and the report ``polish.json``, for `export`. An interrupted run goes on from what is
+        there.
+    sensitivity
+        Result of `probe` that the plan was made from, or its file.
+    work_dir
+        The work folder of that `probe`.
+    restart
+        Discard what ``out`` holds, whatever plan it was made for.
+    max_memory, device, threads
+        As in `probe`.
+
+    Raises
+    ------
+    StageFileError
+        ``out`` holds the polish of another plan; plan, sensitivity or work folder belong to another model or data.
+    RefusedError
+        The work folder lacks renderings or Grams of the probe, or another process uses it.
+    ArgumentError
+        The preset of the plan does not look at the inputs.
+    MissingExtraError
+        torch or transformers is not installed.
+    """
+    from prismaquant.files import polish as file
+
+    source = open(model)
+    check_threads(threads)
+    decided, measured = plan_of(plan, source), sensitivity_of(sensitivity, source)
+    assert measured is not None
+    if not preset_needs_gram(decided.preset) or decided.calibration is None:
+        raise ArgumentError(
+            f"was made for the preset {decided.preset!r}, which does not look at the inputs of the model",
+            where="plan",
+            hint="plan with a sensitivity that was probed with the preset 'best' or 'fast'",
+        )
+    if decided.calibration != measured.calibration:
+        raise StageFileError(
+            "was made with other calibration data than the plan", where="sensitivity", hint="plan again with it"
+        )
+    require_extra("probe", "torch", "transformers")
+    from prismaquant.calibration import Draw, fits_in_memory
+    from prismaquant.calibration.polish import polish as run
+    from prismaquant.calibration.polish import states_bytes
+    from prismaquant.rendering.cache import polished_cache
+    from prismaquant.streaming import Spool
+
+    work, folder = Path(work_dir), Path(out)
+    with ExitStack() as stack:
+        stack.enter_context(working(work, source, measured.calibration, restart=False))
+        draw = Draw.read(windows_file(work))
+        if draw.fingerprints != (measured.data, measured.price_data):
+            raise StageFileError(
+                "holds windows of another probe than the sensitivity's", where=str(work), hint="probe again (--restart)"
+            )
+        found = _found(folder, decided, restart=restart)
+        if found is not None:
+            return found
+        states = states_bytes(source, draw)
+        in_memory = fits_in_memory(source, states, None if max_memory is None else parse_bytes(max_memory))
+        done = run(
+            source,
+            decided,
+            measured,
+            draw,
+            priced=render_cache(source, decided.preset, decided.calibration, work),
+            polished=polished_cache(folder, decided),
+            grams=gram_store(source, measured.calibration, work),
+            spool=None if in_memory else Spool(stack.enter_context(spool_folder(work, states))),
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
+        file.write(folder / file.FILE, done)
+    return done
+
+
+def _found(folder: Path, plan: Plan, *, restart: bool) -> Polish | None:
+    """The finished polish of ``plan`` in ``folder``; that of another plan is refused, or discarded."""
+    from prismaquant.files import polish as file
+    from prismaquant.rendering.cache import polished_cache
+
+    mine = polished_cache(folder, plan).folder
+    others = [path for path in folder.glob("*") if path not in (mine, folder / file.FILE)]
+    report = file.read(folder / file.FILE) if (folder / file.FILE).exists() else None
+    if restart:
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    if others or (report is not None and report.plan != plan.fingerprint):
+        raise StageFileError(
+            "holds the polish of another plan, or other files",
+            where=str(folder),
+            hint="choose another folder, or discard it (--restart)",
+        )
+    return report
