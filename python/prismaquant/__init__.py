@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.formats import format_info, get_scheme, list_formats, list_schemes
-    from prismaquant.pipeline import evaluate, export, open, plan, probe, quantize, verify
+    from prismaquant.pipeline import evaluate, export, open, plan, polish, probe, quantize, verify
     from prismaquant.solver import (
         CoordinateDescent,
         Gptq,

@@ -43,6 +43,7 @@ NAMES = [
     "list_schemes",
     "open",
     "plan",
+    "polish",
     "probe",
     "quantize",
     "shared_global_scale",

@@ -81,8 +81,12 @@ def test_the_numbers_of_all_stages_agree(first, source):
     measured = sensitivity.read(first.work_dir / "sensitivity.safetensors")
     assert measured.model == decided.model == pq.open(source).fingerprint
     errors = {(unit.name, each.scheme): each.squared_error for unit in measured.units for each in unit.candidates}
-    for unit in decided.units:  # what was priced is what was written
-        assert errors[unit.name, unit.scheme] == pytest.approx(sum(recorded[name] for name in unit.linears), rel=1e-12)
+    assert written.polish is not None
+    polished = {unit.name for unit in written.polish.units if unit.polished and written.polish.accepted}
+    for unit in decided.units:  # what was priced is what was written, but where the polish has bettered it
+        assert unit.name in polished or errors[unit.name, unit.scheme] == pytest.approx(
+            sum(recorded[name] for name in unit.linears), rel=1e-12
+        )
     assert "verified: True" in repr(first)
 
 
@@ -93,12 +97,16 @@ def test_the_kl_divergence_is_near_what_was_predicted(first, source):
 
 
 def test_a_second_budget_measures_nothing(source, work, tmp_path):
-    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in work.rglob("*") if path.is_file()}
+    def files() -> dict[Path, tuple[int, bytes]]:
+        found = (path for path in work.rglob("*") if path.is_file() and "polish" not in path.relative_to(work).parts)
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+    before = files()
     stages = Stages()
     report = pq.quantize(source, tmp_path / "out", bpw=9, work_dir=work, progress=stages, **FEW)
-    assert stages == {"export", "verify"}
+    assert stages == {"polish", "export", "verify"}
     assert report.plan.bpw == pytest.approx(9, abs=0.5)
-    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in work.rglob("*") if path.is_file()} == before
+    assert files() == before
 
 
 def test_used_stage_files_give_the_bytes_of_new_ones(first, source, work, tmp_path):
@@ -293,8 +301,12 @@ def test_stages_by_hand_from_files_and_from_objects(first, source, work, tmp_pat
     decided = pq.plan(source, measured, bpw=10, out=tmp_path / "recipe.json")
     assert decided == pq.plan(model, sensitivity.read(measured), bpw=10) == first.plan
     assert plan.read(tmp_path / "recipe.json") == decided
-    from_files = pq.export(source, tmp_path / "recipe.json", tmp_path / "files", sensitivity=measured, work_dir=work)
-    from_objects = pq.export(model, decided, tmp_path / "objects", work_dir=first.work_dir)
+    for plan_, folder in ((tmp_path / "recipe.json", "one"), (decided, "other")):
+        pq.polish(source, plan_, tmp_path / folder, sensitivity=measured, work_dir=work)
+    options = {"sensitivity": measured, "renderings": tmp_path / "one", "work_dir": work}
+    from_files = pq.export(source, tmp_path / "recipe.json", tmp_path / "files", **options)
+    options = {"renderings": tmp_path / "other", "work_dir": first.work_dir}
+    from_objects = pq.export(model, decided, tmp_path / "objects", **options)
     assert from_files.manifest == from_objects.manifest == first.export.manifest
     assert folder_bytes(tmp_path / "files") == folder_bytes(tmp_path / "objects") == folder_bytes(first.export.path)
     assert pq.verify(str(tmp_path / "files"), source=model) == pq.verify(tmp_path / "files", source=str(source))
