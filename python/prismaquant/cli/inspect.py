@@ -74,6 +74,10 @@ def show(model: Model) -> None:
 
 def _shapes(unit: Unit) -> str:
     """``256+128+128 x 256``: fused siblings see the same input, so they have the same columns."""
+    if unit.experts:
+        return f"{unit.experts} experts: " + ", ".join(
+            f"{linear.rows} x {linear.columns}" for linear in unit.linears[:3]
+        )
     return f"{'+'.join(str(linear.rows) for linear in unit.linears)} x {unit.linears[0].columns}"
 
 

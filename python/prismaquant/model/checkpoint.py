@@ -112,6 +112,16 @@ class Model:
             raise ModelError(f"has no tensor {name!r}", where=str(self.path))
         return self._read(tensor, 0, tensor.nbytes)
 
+    def read_stored(self, linear: Linear) -> npt.NDArray[np.uint8]:
+        """The stored bytes of the weight of ``linear``, uint8 ``[nbytes]``.
+
+        Raises
+        ------
+        ModelError
+            As `read_bytes`.
+        """
+        return self._read(linear.weight, 0, linear.weight.nbytes)
+
     def read_weight(self, linear: Linear) -> npt.NDArray[np.float32]:
         """The weight of ``linear`` as float32 ``[rows, columns]``, exact.
 
@@ -123,7 +133,7 @@ class Model:
             If the weight has NaN or infinite values; says how many of each.
         """
         tensor = linear.weight
-        weight = _to_float32(self.read_bytes(tensor.name), tensor.dtype).reshape(tensor.shape)
+        weight = _to_float32(self.read_stored(linear), tensor.dtype).reshape(tensor.shape)
         if not np.isfinite(weight).all():
             nans, infinities = int(np.isnan(weight).sum()), int(np.isinf(weight).sum())
             raise NumericError(
@@ -186,7 +196,7 @@ def _open(folder: Path) -> Model:
         )
     shards = read_shards(folder)
     tensors = collect_tensors(shards, folder)
-    units = find_units(tensors, architecture, num_layers, folder)
+    units = find_units(tensors, architecture, config, num_layers, folder)
     weights = {linear.weight.name for unit in units for linear in unit.linears}
     headers = (part for shard in shards for part in (shard.header, str(shard.size).encode()))
     return Model(

@@ -13,7 +13,7 @@ from prismaquant.errors import ModelError
 from prismaquant.model import architectures, list_architectures, open_model
 from prismaquant.model.architectures import find_architecture, parse_entry
 from support import hostile
-from support.tiny_models import ARCHITECTURES, build
+from support.tiny_models import ARCHITECTURES, MIXTURES, build
 
 GOOD = """
 model_type = "lamb"
@@ -33,7 +33,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_the_known_architectures() -> None:
-    assert list_architectures() == tuple(sorted(ARCHITECTURES))
+    assert list_architectures() == tuple(sorted((*ARCHITECTURES, *MIXTURES)))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

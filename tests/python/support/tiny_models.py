@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-__all__ = ["ARCHITECTURES", "build"]
+__all__ = ["ARCHITECTURES", "MIXTURES", "build"]
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
+MIXTURES = ("qwen3_moe",)
 
 _BUNDLED = Path(__file__).parents[3] / "examples" / "models" / "tiny-llama"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -31,6 +32,7 @@ _CONFIG: dict[str, Any] = {
     "pad_token_id": None,
 }
 _EXTRA: dict[str, dict[str, Any]] = {
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True},
     "mistral": {"sliding_window": 32},
     "gemma3_text": {
         "sliding_window": 32,

@@ -14,12 +14,18 @@ An entry has five fields, all required:
     Array of tables ``{name, linears}`` in the order of the forward pass, names relative to the layer. ``linears`` that
     inference engines fuse into one module go into one unit under the fused name; a single Linear gives the unit its
     name.
+
+    A bank of experts is one unit: ``linears`` are then those of one expert, gate, up and down, relative to
+    ``<name>.<number>``, and ``count`` lists the fields of ``config.json`` of which one says how many experts there are.
+
+    ``variant = "<slot>/<choice>"`` marks units that only some layers have: of the choices of a slot a layer has the one
+    whose tensors are there.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -27,18 +33,52 @@ from typing import Any
 
 from prismaquant.errors import ModelError
 
-__all__ = ["Architecture", "UnitEntry", "find_architecture", "list_architectures", "parse_entry"]
+__all__ = ["Architecture", "UnitEntry", "find_architecture", "list_architectures", "parse_entry", "prefixes"]
 
 _TEXT_FIELDS = ("model_type", "layers", "source")
 _FIELDS = {*_TEXT_FIELDS, "classes", "units"}
+_UNIT_FIELDS = {"name", "linears"}
+_MOST_EXPERTS = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class UnitEntry:
-    """One unit of a decoder layer: its name and those of its Linears, relative to the layer."""
+    """One unit of a decoder layer, as described at the top of this module; names are relative to the layer."""
 
     name: str
     linears: tuple[str, ...]
+    count: tuple[str, ...] = ()
+    variant: str = ""
+
+    @property
+    def is_bank(self) -> bool:
+        """Whether it is a bank of experts."""
+        return bool(self.count)
+
+    def experts(self, config: Mapping[str, Any], where: str) -> int:
+        """How many experts the bank has in the model that ``config`` (of the file ``where``) describes; 0 for others.
+
+        Raises
+        ------
+        ModelError
+            ``config`` does not say it.
+        """
+        if not self.is_bank:
+            return 0
+        found = [config[field] for field in self.count if config.get(field) is not None]
+        if not found or type(found[0]) is not int or not 0 < found[0] <= _MOST_EXPERTS:
+            raise ModelError(
+                f"the number of experts is {found[0] if found else None!r}, expected 1 to {_MOST_EXPERTS}",
+                where=where,
+                hint=f"it is in the field {' or '.join(self.count)}; download config.json again",
+            )
+        return found[0]
+
+    def names(self, experts: int = 0) -> tuple[str, ...]:
+        """Names of all its Linears; of a bank expert by expert."""
+        if not self.is_bank:
+            return self.linears
+        return tuple(f"{self.name}.{expert}.{linear}" for expert in range(experts) for linear in self.linears)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +93,42 @@ class Architecture:
 
     @property
     def weights(self) -> frozenset[str]:
-        """Names of all weights of the entry, relative to the layer."""
-        return frozenset(f"{linear}.weight" for unit in self.units for linear in unit.linears)
+        """Names of all weights of the entry, relative to the layer, those of experts not among them."""
+        return frozenset(f"{linear}.weight" for unit in self.units if not unit.is_bank for linear in unit.linears)
+
+    def of_layer(self, layer: int, present: Container[str]) -> tuple[UnitEntry, ...]:
+        """The units that ``layer`` has.
+
+        Parameters
+        ----------
+        present
+            `prefixes` of the tensors of the model.
+        """
+        slots: dict[str, list[str]] = {}
+        found = set()
+        for unit in self.units:
+            if unit.variant:
+                choices = slots.setdefault(unit.variant.partition("/")[0], [])
+                choices.append(unit.variant)
+                places = [unit.name] if unit.is_bank else [unit.name, *unit.linears]
+                if any(f"{self.layers}.{layer}.{place}" in present for place in places):
+                    found.add(unit.variant)
+        for choices in slots.values():
+            if not found.intersection(choices):
+                found.add(choices[0])  # something is missing, and will be reported by name
+        return tuple(unit for unit in self.units if not unit.variant or unit.variant in found)
 
     def __repr__(self) -> str:
         return f"Architecture({self.model_type}, {len(self.units)} units per layer)"
+
+
+def prefixes(tensors: Iterable[str]) -> frozenset[str]:
+    """All names of modules in the names of ``tensors``: ``a``, ``a.b`` of ``a.b.weight``."""
+    found: set[str] = set()
+    for name in tensors:
+        while (name := name.rpartition(".")[0]) and name not in found:
+            found.add(name)
+    return frozenset(found)
 
 
 def list_architectures() -> tuple[str, ...]:
@@ -129,15 +200,27 @@ def parse_entry(text: str, file: str) -> Architecture:
     check(isinstance(entry["units"], list) and bool(entry["units"]), "units is not a list of tables")
     for unit in entry["units"]:
         check(
-            isinstance(unit, dict) and unit.keys() == {"name", "linears"} and isinstance(unit["name"], str),
-            f"unit {unit!r} has not exactly a name and linears",
+            isinstance(unit, dict)
+            and unit.keys() - {"count", "variant"} == _UNIT_FIELDS
+            and isinstance(unit["name"], str),
+            f"unit {unit!r} has not exactly a name and linears (and, for some, count and variant)",
+        )
+        check("count" not in unit or _is_names(unit["count"]), f"count of unit {unit['name']!r} is not a list of names")
+        variant = unit.get("variant", "a/b")
+        check(
+            isinstance(variant, str) and len(variant.split("/")) == 2 and all(variant.split("/")),
+            f"variant of unit {unit['name']!r} is not '<slot>/<choice>'",
         )
         check(_is_names(unit["linears"]), f"linears of unit {unit['name']!r} is not a list of names")
+        check(
+            "count" not in unit or len(unit["linears"]) == 3,
+            f"bank {unit['name']!r} has not the linears of gate, up and down",
+        )
         check(
             len(unit["linears"]) > 1 or unit["linears"] == [unit["name"]],
             f"unit {unit['name']!r} has a single Linear and must bear its name",
         )
-    linears = [linear for unit in entry["units"] for linear in unit["linears"]]
+    linears = [linear for unit in entry["units"] if "count" not in unit for linear in unit["linears"]]
     check(len(set(linears)) == len(linears), "a Linear is in two units")
     names = {unit["name"] for unit in entry["units"]}
     check(len(names) == len(entry["units"]), "two units have the same name")
@@ -146,7 +229,10 @@ def parse_entry(text: str, file: str) -> Architecture:
         classes=tuple(entry["classes"]),
         layers=entry["layers"],
         source=entry["source"],
-        units=tuple(UnitEntry(unit["name"], tuple(unit["linears"])) for unit in entry["units"]),
+        units=tuple(
+            UnitEntry(unit["name"], tuple(unit["linears"]), tuple(unit.get("count", ())), unit.get("variant", ""))
+            for unit in entry["units"]
+        ),
     )
 
 
