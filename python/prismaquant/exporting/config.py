@@ -36,6 +36,9 @@ DTYPE_KEYS = ("dtype", "torch_dtype")
 #: Parts that may stand, repeated, before ``layers``: transformers and vLLM nest a language model in different orders.
 _PREFIXES = ("model", "language_model")
 
+#: In the place of a name: the number of any expert.
+_NUMBER = "#"
+
 #: What is before the layer number, what is after it but for the last part, the last parts -> numbers of the layers.
 _Kinds: TypeAlias = dict[tuple[str, str, tuple[str, ...]], set[int]]
 
@@ -98,8 +101,10 @@ def _unit_names(model: Model, scheme_of: Mapping[str, str], scheme: str) -> list
     kinds: _Kinds = {}
     for unit in model.units:
         if scheme_of[unit.name] == scheme:
-            # A fused unit is also called by its own name, the one under which vLLM knows it.
-            _add(kinds, unit.layer, dict.fromkeys([*(linear.name for linear in unit.linears), unit.name]))
+            # A fused unit is also called by its own name, the one under which vLLM knows it. As a target that of a bank
+            # would meet a module that is no Linear.
+            names = [unit.name] if not unit.experts or scheme == BF16 else []
+            _add(kinds, unit.layer, dict.fromkeys([*(linear.name for linear in unit.linears), *names]), unit.experts)
     return [_expression(*kind, layers) for kind, layers in kinds.items()]
 
 
@@ -113,15 +118,24 @@ def _other_names(model: Model) -> list[str]:
     return [_expression(*kind, layers) for kind, layers in kinds.items()]
 
 
-def _add(kinds: _Kinds, layer: int, names: Iterable[str]) -> None:
-    """File ``names``, which lie in ``layer`` and belong together, under what they have in common with other layers."""
+def _add(kinds: _Kinds, layer: int, names: Iterable[str], experts: int = 0) -> None:
+    """File ``names``, which lie in ``layer`` and belong together, under what they have in common with other layers.
+
+    Where there are ``experts``, their numbers become `_NUMBER`: names one by one make readers slow.
+    """
     projections: dict[tuple[str, str], list[str]] = {}
     for name in names:
         prefix, place = _split(name, layer)
         parent, _, projection = place.rpartition(".")
+        if experts:
+            parent = ".".join(_NUMBER if part.isdecimal() else part for part in parent.split("."))
         projections.setdefault((prefix, parent), []).append(projection)
     for (prefix, parent), found in projections.items():
-        kinds.setdefault((prefix, parent, tuple(found)), set()).add(layer)
+        kinds.setdefault((prefix, parent, tuple(dict.fromkeys(found))), set()).add(layer)
+
+
+def _part(part: str) -> str:
+    return "[0-9]+" if part == _NUMBER else re.escape(part)
 
 
 def _split(name: str, layer: int) -> tuple[str, str]:
@@ -141,7 +155,7 @@ def _expression(prefix: str, parent: str, projections: tuple[str, ...], layers: 
     *before, word = prefix.split(".")
     parts = "|".join(f"{re.escape(part)}[.]" for part in dict.fromkeys([*_PREFIXES, *before]))
     numbers = "|".join(str(layer) for layer in sorted(layers))
-    place = "".join(f"{re.escape(part)}[.]" for part in parent.split(".") if part)
+    place = "".join(f"{_part(part)}[.]" for part in parent.split(".") if part)
     names = "|".join(re.escape(projection) for projection in projections)
     names = f"(?:{names})" if len(projections) > 1 else names
     return f"re:^(?:{parts})+{re.escape(word)}[.](?:{numbers})[.]{place}{names}$"

@@ -215,7 +215,7 @@ def _render(
     """For each Linear of ``unit``: its name, suffix -> stored array, and the sum of squared errors."""
     if scheme == BF16 and all(linear.weight.dtype == "BF16" for linear in unit.linears):
         for linear in unit.linears:
-            yield linear.name, {"weight": model.read_bytes(linear.weight.name)}, 0.0
+            yield linear.name, {"weight": model.read_stored(linear)}, 0.0
         return
     weight_format = get_scheme(scheme).weight_format
     rendering = render_cached(model, unit, weight_format, preset=preset, cache=cache, threads=threads)

@@ -57,7 +57,11 @@ def verify(
         return VerifyReport(path, (), tuple(failures), source_compared=False)
     if original is not None:
         failures += structure.check_config(folder.config, original.config)
-    layout, broken = structure.read_layout(folder.config if original is None else original.config)
+    layout, broken = (
+        structure.read_layout(folder.config, folder.tensors)
+        if original is None
+        else structure.read_layout(original.config, original.tensors)
+    )
     failures += broken
     if layout is None:
         return VerifyReport(path, (), tuple(failures), source_compared=False)

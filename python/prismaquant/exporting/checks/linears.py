@@ -84,7 +84,7 @@ class LinearVerifier:
             return LinearCheck(name, scheme), []
         failures: list[Check] = []
         if scheme == BF16 and original.weight.dtype == parts["weight"][0].dtype:
-            failures += rules.check_copy(*parts["weight"], self._source)
+            failures += rules.check_same_weight(*parts["weight"], self._source, original)
             snr, error = math.inf, 0.0
         else:
             snr, error = self._measure(self._source, original, scheme, parts)

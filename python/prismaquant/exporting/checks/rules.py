@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prismaquant.exporting.checks.folder import Folder
     from prismaquant.exporting.checks.structure import UnitNames
     from prismaquant.files.manifest import LinearRecord, Manifest
-    from prismaquant.model import Model, TensorInfo
+    from prismaquant.model import Linear, Model, TensorInfo
 
 __all__ = [
     "Bytes",
@@ -29,6 +29,7 @@ __all__ = [
     "check_manifest",
     "check_other_files",
     "check_passthrough",
+    "check_same_weight",
     "check_shapes",
     "check_shared",
     "check_signal",
@@ -117,6 +118,12 @@ def check_shared(unit: UnitNames, siblings: Mapping[str, Parts]) -> Iterator[Che
 def check_copy(tensor: TensorInfo, data: Bytes, source: Model) -> Iterator[Check]:
     """The tensor has the bytes that it has in the source."""
     if not _same_bytes(data, source.read_bytes(tensor.name)):
+        yield Check("passthrough", tensor.name, "has other bytes than in the source")
+
+
+def check_same_weight(tensor: TensorInfo, data: Bytes, source: Model, original: Linear) -> Iterator[Check]:
+    """The weight has the bytes that it has in the source, where it may be a part of a larger tensor."""
+    if not _same_bytes(data, source.read_stored(original)):
         yield Check("passthrough", tensor.name, "has other bytes than in the source")
 
 

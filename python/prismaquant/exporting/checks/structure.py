@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from prismaquant.exporting.config import FILE as _CONFIG
 from prismaquant.exporting.config import KEY as _ADDED
 from prismaquant.exporting.report import Check
 from prismaquant.formats import BF16
-from prismaquant.model.architectures import find_architecture
+from prismaquant.model.architectures import find_architecture, prefixes
 
 if TYPE_CHECKING:
     from prismaquant.exporting.checks.folder import Folder
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _HEAD = "lm_head"
+_MOST_EXPERTS = 1_000_000
 _MOST_LAYERS = 100_000  # a damaged number must not make us list names for ever
 
 
@@ -55,8 +56,14 @@ class Layout:
         return tuple(name for unit in self.units for name in unit.linears)
 
 
-def read_layout(config: Mapping[str, Any]) -> tuple[Layout | None, list[Check]]:
-    """The modules that a model of ``config`` has, known from its architecture alone."""
+def read_layout(config: Mapping[str, Any], tensors: Iterable[str]) -> tuple[Layout | None, list[Check]]:
+    """The modules that a model of ``config`` has, known from its architecture.
+
+    Parameters
+    ----------
+    tensors
+        Names of those of the model: which variant of a layer it has is seen from them.
+    """
     layers = config.get("num_hidden_layers")
     try:
         architecture = find_architecture(config, _CONFIG)
@@ -65,10 +72,18 @@ def read_layout(config: Mapping[str, Any]) -> tuple[Layout | None, list[Check]]:
     if type(layers) is not int or not 0 < layers <= _MOST_LAYERS:
         return None, [Check("config-json", _CONFIG, f"num_hidden_layers is {layers!r}, expected 1 to {_MOST_LAYERS}")]
     units = []
+    present = prefixes(tensors)
+    try:
+        counts = {entry.name: entry.experts(config, _CONFIG) for entry in architecture.units}
+    except ModelError as error:
+        return None, [Check("config-json", _CONFIG, error.message)]
+    if layers * max(counts.values()) > _MOST_EXPERTS:
+        return None, [Check("config-json", _CONFIG, f"{layers} layers of {max(counts.values())} experts: too many")]
     for layer in range(layers):
         prefix = f"{architecture.layers}.{layer}"
-        for entry in architecture.units:
-            units.append(UnitNames(f"{prefix}.{entry.name}", tuple(f"{prefix}.{name}" for name in entry.linears)))
+        for entry in architecture.of_layer(layer, present):
+            names = tuple(f"{prefix}.{name}" for name in entry.names(counts[entry.name]))
+            units.append(UnitNames(f"{prefix}.{entry.name}", names))
     return Layout(architecture.layers, tuple(units)), []
 
 
