@@ -9,6 +9,8 @@ divergence of an FP8 checkpoint. So both models run in float32, on the very weig
    ``torch.inference_mode``: tensors made there do not work in the forward pass of compressed-tensors.
 3. Then all parameters are widened to float32, which is exact. Before step 2, the decoding would fail as in step 1.
 
+Quantized experts are the exception: transformers reads them wrong, so they are decoded before (`experts`).
+
 The quantizers of the inputs stay active (per token in FP8_DYNAMIC, per 16 columns in NVFP4): compressed-tensors applies
 them in the forward pass of each Linear, now with float32 scales, as the kernels of engines do.
 """
@@ -27,6 +29,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as messages
 
 from prismaquant.errors import MissingExtraError, ModelError
+from prismaquant.evaluation.experts import decoded_experts
 
 __all__ = ["load"]
 
@@ -46,10 +49,10 @@ def load(folder: Path) -> PreTrainedModel:
     """
     if not folder.is_dir():
         raise ModelError("is not a folder", where=str(folder), hint="give the folder of a Hugging Face model")
-    with _quiet():
+    with _quiet(), decoded_experts(folder) as readable:
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
+                readable,
                 dtype="auto",
                 local_files_only=True,
                 trust_remote_code=False,

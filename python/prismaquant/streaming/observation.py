@@ -43,10 +43,22 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Input and output of a Linear, as they pass it: ``[windows, seq_len, columns]``, ``[windows, seq_len, rows]``."""
+    """What passes a Linear in one run.
+
+    Attributes
+    ----------
+    input, output
+        ``[windows, seq_len, columns]`` and ``[windows, seq_len, rows]``; of an expert ``[tokens, ...]``.
+    weight
+        ``[rows, columns]``.
+    positions
+        As in `Observation`.
+    """
 
     input: torch.Tensor
     output: torch.Tensor
+    weight: torch.Tensor
+    positions: torch.Tensor | None = None
 
 
 @contextmanager
@@ -61,10 +73,10 @@ def watch(linears: Mapping[str, nn.Module]) -> Iterator[dict[str, Traffic]]:
     traffic: dict[str, Traffic] = {}
 
     def enter(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        def hook(module: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             if name in traffic:
                 raise ModelError("is called twice in one run of its layer", where=name)
-            traffic[name] = Traffic(args[0], output)
+            traffic[name] = Traffic(args[0], output, module.weight)
 
         return hook
 

@@ -7,7 +7,7 @@ the embedding or the head during their turn). Everything is computed in float32,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prismaquant.errors import ModelError, NumericError
+from prismaquant.streaming.experts import packed_parameters
 
 if TYPE_CHECKING:
-    from prismaquant.model import Model, TensorInfo
+    from prismaquant.model import Linear, Model, TensorInfo
 
 __all__ = ["Skeleton"]
 
@@ -71,8 +72,14 @@ class Skeleton:
         known = {*self.embedding, *self.head, *(name for names in self.layer_tensors for name in names)}
         self.rest = tuple(name for name in tensors if name not in known)
         self.vocabulary = int(self.causal.get_output_embeddings().weight.shape[0])
+        self._packed = self._find_packed(state)
+        self._shapes = {name: tuple(state[name].shape) for name in self._packed}
         sources = self._find_sources()
-        self._stored = {name: self._locate(name, sources.get(name, name), hollow) for name, hollow in state.items()}
+        self._stored = {
+            name: self._locate(name, sources.get(name, name), hollow)
+            for name, hollow in state.items()
+            if name not in self._packed
+        }
         self._refuse_shared_parameters()
         _fill_buffers(self.causal, self.device, str(model.path))
 
@@ -106,6 +113,22 @@ class Skeleton:
                 f"{type(self.causal).__name__} has no token embedding or no output head", where=str(self._model.path)
             )
         return str(names[0])
+
+    def _find_packed(self, state: Mapping[str, torch.Tensor]) -> dict[str, list[Linear]]:
+        """Name of each parameter that holds experts -> the Linears that fill it."""
+        packed = {}
+        for unit in self._model.units:
+            for name, linears in packed_parameters(unit).items() if unit.experts else ():
+                shape = (unit.experts, sum(linear.rows for linear in linears) // unit.experts, linears[0].columns)
+                if name not in state or tuple(state[name].shape) != shape:
+                    found = list(state[name].shape) if name in state else None
+                    raise ModelError(
+                        f"{type(self.causal).__name__} has {found} for {name}, the checkpoint {list(shape)}",
+                        where=str(self._model.path),
+                        hint="config.json and weights must be of the same model",
+                    )
+                packed[name] = linears
+        return packed
 
     def _find_sources(self) -> dict[str, str]:
         """Name of each parameter -> name of the tensor that fills it: its own, or that of a parameter tied to it."""
@@ -151,6 +174,9 @@ class Skeleton:
 
     def _read(self, name: str) -> torch.Tensor:
         """The tensor called ``name`` as float32."""
+        if name in self._packed:
+            weights = [torch.from_numpy(self._model.read_weight(linear)) for linear in self._packed[name]]
+            return torch.cat(weights).view(self._shapes[name]).to(self.device)
         info = self._stored[name]
         stored = torch.from_numpy(self._model.read_bytes(info.name)).view(_DTYPES[info.dtype])
         if bad := int(stored.isfinite().logical_not().sum()):
@@ -164,10 +190,14 @@ def _under(prefix: str, tensors: tuple[str, ...]) -> tuple[str, ...]:
 
 def _build(model: Model) -> Any:  # transformers is typed in part only
     from_config: Any = AutoModelForCausalLM.from_config
+    # Plain products for each expert: other implementations differ in rounding, and not all devices have them.
+    experts = {"experts_implementation": "eager"} if any(unit.experts for unit in model.units) else {}
     try:
         config = AutoConfig.from_pretrained(model.path, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            causal = from_config(config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False)
+            causal = from_config(
+                config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False, **experts
+            )
     except Exception as cause:  # whatever the model's own code raises on a bad configuration
         raise ModelError(f"transformers cannot build the model ({cause})", where=str(model.path)) from cause
     found = len(list(causal.get_submodule(model.architecture.layers).children()))

@@ -16,6 +16,7 @@ from torch import nn
 
 from prismaquant.errors import ModelError
 from prismaquant.progress import Event, Progress, silent
+from prismaquant.streaming.experts import Bank, find_bank, watch_banks
 from prismaquant.streaming.forward import Batch, Forward, Windows, check_finite, check_windows
 from prismaquant.streaming.observation import Observation, watch
 from prismaquant.streaming.residual import top_gradients
@@ -39,7 +40,8 @@ class Visit:
     batch
         The windows, and the part they are of.
     linears
-        Name of each Linear of the layer's units -> what it saw; ``tokens = windows of the batch * seq_len``.
+        Name of each Linear of the layer's units -> what it saw; ``tokens = windows of the batch * seq_len``, for an
+        expert those that were routed to it, maybe none.
     """
 
     layer: int
@@ -122,6 +124,10 @@ class _Walk:
         self._batches, self._seed, self._skip = batches, seed, skip
         self._spool, self._progress = spool, progress
         self._linears = find_linears(model, self._skeleton)
+        self._banks: list[list[Bank]] = [[] for _ in self._skeleton.layers]
+        for unit in model.units:
+            if unit.experts:
+                self._banks[unit.layer].append(find_bank(self._skeleton.causal, unit))
 
     def visits(self) -> Generator[Visit, None, None]:
         skeleton = self._skeleton
@@ -134,11 +140,11 @@ class _Walk:
             for layer in reversed(range(len(skeleton.layers))):
                 with skeleton.filled(skeleton.layer_tensors[layer]):
                     for number, batch in enumerate(self._batches):
-                        linears = {} if layer in self._skip else self._linears[layer]
-                        visit = Visit(layer, batch, self._backward(layer, batch, linears))
+                        seen = layer not in self._skip
+                        visit = Visit(layer, batch, self._backward(layer, batch, seen))
                         done = (len(skeleton.layers) - 1 - layer) * len(self._batches) + number + 1
                         self._report("backward", layer, done)
-                        if linears:
+                        if seen:
                             yield visit
         finally:
             self._spool.clear()
@@ -172,33 +178,43 @@ class _Walk:
                     self._progress(Event("head", window + 1, total))
                 self._spool.put(_gradients_of(batch), gradients)
 
-    def _backward(self, layer: int, batch: Batch, linears: dict[str, nn.Linear]) -> dict[str, Observation]:
-        """What ``linears`` of ``layer`` see; replaces the gradients of ``batch`` by those in front of the layer."""
+    def _backward(self, layer: int, batch: Batch, seen: bool) -> dict[str, Observation]:
+        """What the Linears of ``layer`` see, if wanted; replaces the gradients of ``batch`` by those in front of it."""
+        linears, banks = (self._linears[layer], self._banks[layer]) if seen else ({}, [])
         start = self._spool.take(_input_of(layer, batch)).to(self._skeleton.device).requires_grad_()
         gradients = self._spool.take(_gradients_of(batch)).to(self._skeleton.device)
-        with torch.enable_grad(), watch(linears) as traffic:
+        with torch.enable_grad(), watch(linears) as passed, watch_banks(banks) as routed:
             output = self._forward.layer(layer, start, batch)
         for name in linears:
-            if name not in traffic or traffic[name].input.shape[:-1] != start.shape[:-1]:
+            if name not in passed or passed[name].input[..., 0].numel() != start[..., 0].numel():
                 raise ModelError("does not see every token of its layer once", where=name)
-        sources = [*(traffic[name].output for name in linears), start]
-        rows = [output.new_empty((batch.probes, start[..., 0].numel(), part.shape[-1])) for part in sources]
+        for bank in banks:
+            if bank.unit.linears[0].name not in routed:
+                raise ModelError("is not called by its layer", where=bank.unit.name)
+        traffic = passed | routed
+        sources = [*(each.output for each in traffic.values()), start]
+        rows = [output.new_empty((batch.probes, part[..., 0].numel(), part.shape[-1])) for part in sources]
         for probe in range(batch.probes):
             more = probe + 1 < batch.probes
             parts = torch.autograd.grad(output, sources, gradients[probe], retain_graph=more)
             for row, part in zip(rows, parts, strict=True):
-                row[probe] = part.flatten(0, 1)
+                row[probe] = _flat(part)
         before = rows.pop().view(gradients.shape)
         check_finite(before.abs().amax(dim=0), f"gradients of layer {layer}", batch)
         self._spool.put(_gradients_of(batch), before)
-        flat = {id(seen.input): seen.input.detach().flatten(0, 1) for seen in traffic.values()}
+        flat = {id(each.input): _flat(each.input.detach()) for each in traffic.values()}
         return {
-            name: Observation(flat[id(traffic[name].input)], row, module.weight.detach())
-            for (name, module), row in zip(linears.items(), rows, strict=True)
+            name: Observation(flat[id(each.input)], row, each.weight.detach(), each.positions)
+            for (name, each), row in zip(traffic.items(), rows, strict=True)
         }
 
     def _report(self, stage: str, layer: int, done: int) -> None:
         self._progress(Event(stage, done, len(self._skeleton.layers) * len(self._batches), f"layer {layer}"))
+
+
+def _flat(values: torch.Tensor) -> torch.Tensor:
+    """``[tokens, ...]``."""
+    return values.reshape(-1, values.shape[-1])
 
 
 def _input_of(layer: int, batch: Batch) -> str:
@@ -210,10 +226,10 @@ def _gradients_of(batch: Batch) -> str:
 
 
 def find_linears(model: Model, skeleton: Skeleton) -> list[dict[str, nn.Linear]]:
-    """Per layer: name -> module of each Linear of the model's units."""
+    """Per layer: name -> module of each Linear of the model's units, experts aside."""
     found: list[dict[str, nn.Linear]] = [{} for _ in skeleton.layers]
     for unit in model.units:
-        for linear in unit.linears:
+        for linear in unit.linears if not unit.experts else ():
             module = skeleton.causal.get_submodule(linear.name)
             if not isinstance(module, nn.Linear):
                 raise ModelError(f"is a {type(module).__name__}, not a Linear", where=linear.name)

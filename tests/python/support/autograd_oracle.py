@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from prismaquant.streaming.residual import Signs
 
-__all__ = ["forward", "load", "observe", "residual_matrix"]
+__all__ = ["forward", "load", "observe", "observe_experts", "residual_matrix"]
 
 
 def load(folder: Path) -> torch.nn.Module:
@@ -65,3 +65,45 @@ def _residuals(logits: torch.Tensor, probes: int, seed: int) -> list[torch.Tenso
                 r[window, token] = residual_matrix(p[window, token]) @ np.where(signs[token], 1.0, -1.0)
         result.append(torch.from_numpy(r).float())
     return result
+
+
+def observe_experts(
+    folder: Path, ids: np.ndarray, probes: int, bank: str, *, seed: int = 0
+) -> list[tuple[torch.Tensor, dict[str, tuple[torch.Tensor, torch.Tensor]]]]:
+    """Of each expert of ``bank``: the tokens it saw, and by ``"gate"``, ``"up"``, ``"down"`` inputs and gradients.
+
+    The gradients come from perturbations that are added to what the packed module computes.
+    """
+    model = load(folder)
+    module = model.get_submodule(bank)
+    seen = []
+
+    def forward(hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros_like(hidden)
+        for expert in range(module.num_experts):
+            share = (weights * (chosen == expert)).sum(dim=1, keepdim=True)  # zero for tokens of other experts
+            gate, up = torch.nn.functional.linear(hidden, module.gate_up_proj[expert]).chunk(2, dim=-1)
+            inner = module.act_fn(gate) * up
+            down = torch.nn.functional.linear(inner, module.down_proj[expert])
+            total = total + share * down
+            tokens = (chosen == expert).any(dim=1).nonzero().flatten()
+            seen.append((tokens, {"gate": (hidden, gate), "up": (hidden, up), "down": (inner, down)}))
+        return total
+
+    module.forward = forward
+    logits = model(input_ids=torch.from_numpy(ids), use_cache=False).logits
+    residuals = _residuals(logits, probes, seed)
+    found = []
+    for tokens, parts in seen:
+        outputs = [output for _, output in parts.values()]
+        gradients = [torch.autograd.grad(logits, outputs, r, retain_graph=True) for r in residuals]
+        found.append(
+            (
+                tokens,
+                {
+                    name: (x.detach()[tokens], torch.stack([of[number][tokens] for of in gradients]))
+                    for number, (name, (x, _)) in enumerate(parts.items())
+                },
+            )
+        )
+    return found

@@ -1,0 +1,142 @@
+"""Quantized experts: decoded into a folder of their own, which transformers can load.
+
+transformers 5 packs the tensors of single experts into one parameter. Those in NVFP4 it reads without their global
+scale, and a model whose layers have experts in different schemes not at all. Engines load both right.
+
+The inputs of experts are not quantized then: a scheme that quantizes them looks a little better than it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from prismaquant.codec import Quantized, get_codec
+from prismaquant.codec.storage import stored, unpack
+from prismaquant.errors import ModelError
+from prismaquant.model.architectures import find_architecture
+
+__all__ = ["decoded_experts"]
+
+_CONFIG, _KEY, _INDEX = "config.json", "quantization_config", "model.safetensors.index.json"
+
+#: Suffix of the codes of an expert, and how many codes lie in one stored column -> format.
+_FORMATS = {"weight_packed": ("nvfp4", 2), "weight": ("fp8_e4m3_channel", 1)}
+
+
+@contextmanager
+def decoded_experts(folder: Path) -> Iterator[Path]:
+    """``folder`` itself, or where it has quantized experts a copy in which these are in bfloat16; deleted afterwards.
+
+    Raises
+    ------
+    ModelError
+        A part of an expert is missing.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    banks = _banks(folder)
+    if not banks or not any(_quantized(file, banks) for file in files):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for path in folder.iterdir():
+            if path.is_file() and path.suffix != ".safetensors" and path.name not in (_CONFIG, _INDEX):
+                shutil.copyfile(path, copy / path.name)
+        places: dict[str, str] = {}
+        for file in files:
+            with safe_open(file, framework="pt") as opened:
+                places.update(dict.fromkeys(opened.keys(), file.name))
+        weight_map = {}
+        for file in files:
+            tensors = _decode(folder, file, places, banks)
+            weight_map.update(dict.fromkeys(tensors, file.name))
+            save_file(tensors, copy / file.name, {"format": "pt"})
+        if len(files) > 1:
+            (copy / _INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+        config = json.loads((folder / _CONFIG).read_bytes())
+        (copy / _CONFIG).write_text(json.dumps(_without(config, sorted(places), banks)))
+        yield copy
+
+
+def _banks(folder: Path) -> re.Pattern[str] | None:
+    """An expression for the Linears of experts; ``None`` if the model has none that we know."""
+    try:
+        config = json.loads((folder / _CONFIG).read_bytes())
+        architecture = find_architecture(config, str(folder / _CONFIG))
+    except (ModelError, OSError, ValueError):
+        return None
+    if not config.get(_KEY):
+        return None
+    kinds = [
+        rf"{re.escape(architecture.layers)}[.][0-9]+[.]{re.escape(unit.name)}[.][0-9]+[.](?:{'|'.join(unit.linears)})"
+        for unit in architecture.units
+        if unit.is_bank
+    ]
+    return re.compile("|".join(kinds)) if kinds else None
+
+
+def _quantized(file: Path, banks: re.Pattern[str]) -> bool:
+    with safe_open(file, framework="pt") as opened:
+        return any(key.endswith("_scale") and banks.fullmatch(key.rpartition(".")[0]) for key in opened.keys())  # noqa: SIM118
+
+
+def _decode(folder: Path, file: Path, places: dict[str, str], banks: re.Pattern[str]) -> dict[str, torch.Tensor]:
+    """The tensors of ``file``, those of quantized experts as one weight each."""
+    found = {}
+    with safe_open(file, framework="pt") as opened:
+        for key in opened.keys():  # noqa: SIM118
+            linear, _, suffix = key.rpartition(".")
+            if not banks.fullmatch(linear) or f"{linear}.weight_scale" not in places:
+                found[key] = opened.get_tensor(key)
+            elif suffix in _FORMATS:
+                format, width = _FORMATS[suffix]
+                rows, columns = opened.get_tensor(key).shape
+                found[f"{linear}.weight"] = _weight(folder, linear, format, (rows, columns * width), places)
+    return found
+
+
+def _weight(folder: Path, linear: str, format: str, shape: tuple[int, int], places: dict[str, str]) -> torch.Tensor:
+    parts = {}
+    for suffix, (dtype, _) in stored(format, *shape).items():
+        name = f"{linear}.{suffix}"
+        if name not in places:
+            raise ModelError(f"has no tensor {name}", where=str(folder), hint="check it with verify")
+        with safe_open(folder / places[name], framework="pt") as opened:
+            tensor = opened.get_tensor(name)
+        bits = {"F32": torch.float32, "BF16": torch.uint16}.get(dtype, torch.uint8)
+        parts[suffix] = tensor.view(bits).numpy()
+    decoded = get_codec(format).decode(Quantized(**unpack(parts, format, shape)))
+    return torch.from_numpy(decoded).to(torch.bfloat16)  # which engines compute with
+
+
+def _without(config: dict[str, Any], tensors: list[str], banks: re.Pattern[str]) -> dict[str, Any]:
+    """``config`` for the copy: nothing is said of experts but that they are not quantized."""
+    section = dict(config[_KEY])
+    experts = {name.rpartition(".")[0] for name in tensors if banks.fullmatch(name.rpartition(".")[0])}
+    groups = {}
+    for name, group in section["config_groups"].items():
+        targets = [target for target in group["targets"] if not any(_matches(target, expert) for expert in experts)]
+        if targets:
+            groups[name] = {**group, "targets": targets}
+    if not groups:
+        return {key: value for key, value in config.items() if key != _KEY}
+    formats = {group["format"] for group in groups.values()}
+    section["config_groups"] = groups
+    section["format"] = formats.pop() if len(formats) == 1 else "mixed-precision"
+    section["ignore"] = [*section["ignore"], f"re:^(?:{banks.pattern})$"]
+    return {**config, _KEY: section}
+
+
+def _matches(target: str, name: str) -> bool:
+    return re.match(target[3:], name) is not None if target.startswith("re:") else target == name
