@@ -2,6 +2,7 @@
 
     draw      which windows of the data serve for what
     collect   the sums over a layer's visits, for the solvers
+    experts   what experts have that few tokens chose
     inputs    quantized inputs and their ranges
     prices    the prices, one file each
     unit      all prices of one unit

@@ -76,7 +76,8 @@ class _InputSums:
 
     def add(self, x: torch.Tensor) -> None:
         self.tokens += len(x)
-        self.amax = max(self.amax, float(x.abs().max()))
+        if len(x):  # no token may have chosen an expert
+            self.amax = max(self.amax, float(x.abs().max()))
         if self._with_gram:
             if self.gram is None:
                 self.gram = x.new_zeros(x.shape[1], x.shape[1])
@@ -117,7 +118,7 @@ class _BlockGram:
         self._rows = vectors.shape[1]
         block = self._rows if self._rows <= WHOLE_ROWS else BLOCK_ROWS
         padded = torch.nn.functional.pad(vectors, (0, -self._rows % block))
-        parts = padded.view(len(vectors), -1, block).transpose(0, 1)  # [blocks, n, block]
+        parts = padded.view(len(vectors), padded.shape[1] // block, block).transpose(0, 1)  # [blocks, n, block]
         if self._sums.ndim == 0:
             self._sums = vectors.new_zeros(len(parts), block, block)
         self._sums.baddbmm_(parts.mT, parts)

@@ -84,6 +84,8 @@ def _error(
     rounded: dict[int, torch.Tensor] = {}
     for linear in unit.linears:
         seen = visit.linears[linear.name]
+        if not len(seen.input):
+            continue
         if id(seen.input) not in rounded:
             rounded[id(seen.input)] = quantize_input(seen.input, "nvfp4", scale, threads) - seen.input
         squares = (rounded[id(seen.input)] @ seen.weight.T).square().sum(dim=0, dtype=torch.float64)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prismaquant import formats
 from prismaquant.calibration.collect import LinearStatistics, collect
+from prismaquant.calibration.experts import coverage, pool
 from prismaquant.calibration.inputs import choose_input_global_scales
 from prismaquant.calibration.unit import UnitPrices
 from prismaquant.files.sensitivity import LinearSensitivity, Sensitivity, UnitSensitivity, price_sums_name
@@ -105,7 +106,8 @@ def probe_layer(
             )
             for linear in unit.linears
         )
-        measured.append(UnitSensitivity(unit.name, linears, candidates, scales.get(unit.name)))
+        seen = coverage(unit, statistics)
+        measured.append(UnitSensitivity(unit.name, linears, candidates, scales.get(unit.name), seen))
         sums.update({price_sums_name(unit.name, price): values for price, values in of_prices.items()})
     rows = {name: of_linear.fisher_rows.float().numpy() for name, of_linear in statistics.items()}
     return replace(outline, units=tuple(measured), fisher_rows=rows, price_sums=sums)
@@ -116,7 +118,7 @@ def _render(
 ) -> UnitPrices:
     """Candidates of ``unit``; schemes with one weight format share its rendering."""
     menu = fitting(unit, settings.menu)
-    grams = {name: known for name, sums in statistics.items() if (known := sums.grams) is not None}
+    grams = pool(unit, {x.name: known for x in unit.linears if (known := statistics[x.name].grams) is not None})
     if settings.store is not None and grams:
         settings.store.put(unit, grams, inputs=settings.keep_grams)
     renderings = {

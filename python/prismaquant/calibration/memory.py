@@ -43,13 +43,15 @@ def states_bytes(model: Model, draw: Draw, probes: int, price_probes: int) -> in
 def working_bytes(model: Model) -> int:
     """About what is needed beside the states: what `walk` holds of the model in float32, twice, and the Grams."""
     layers = [0] * model.num_layers
-    gram = 0
+    gram = bank = 0
     for unit in model.units:
         layers[unit.layer] += 4 * unit.parameters
         for linear in unit.linears:
             gram = max(gram, 4 * linear.columns**2, output_gram_bytes(linear.rows))
+        if unit.experts:  # all of them are in work together
+            bank = max(bank, sum(4 * x.columns**2 + output_gram_bytes(x.rows) for x in unit.linears))
     others = [4 * model.tensors[name].parameters for name in model.passthrough]
-    return _BASE + 2 * max(*layers, *others, 0) + 5 * gram
+    return _BASE + 2 * max(*layers, *others, 0) + 5 * gram + bank
 
 
 def fits_in_memory(model: Model, states: int, max_memory: int | None) -> bool:

@@ -101,7 +101,7 @@ class UnitPrices:
                 stored[scheme.weight_format] = decoded, seen.input @ (decoded - seen.weight).T
             weight, of_weight = stored[scheme.weight_format]
             errors[index] = of_weight
-            if scheme.activations is not None:
+            if scheme.activations is not None and len(seen.input):
                 key = id(seen.input), scheme.activations  # fused siblings hold one input
                 if key not in inputs:
                     scale = self._input_global_scale

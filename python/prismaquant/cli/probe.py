@@ -59,6 +59,23 @@ def _price_list(text: str) -> tuple[str, ...]:
     return tuple(name.lower() for name in scheme_list(text))
 
 
+def _coverage(sensitivity: Sensitivity) -> list[str]:
+    """How many tokens the experts saw, and how many of them too few."""
+    tokens = sorted(number for unit in sensitivity.units for number in unit.coverage)
+    if not tokens:
+        return []
+    found = [
+        f"tokens per expert, {len(tokens)} experts: least {tokens[0]}, median {tokens[len(tokens) // 2]}, "
+        f"most {tokens[-1]}"
+    ]
+    if pooled := sum(len(unit.pooled) for unit in sensitivity.units):
+        found.append(
+            f"note: {pooled} experts saw too few tokens, {tokens.count(0)} of them none, and were solved for with the "
+            "statistics of all experts of their layer; more data would help"
+        )
+    return found
+
+
 def document(sensitivity: Sensitivity) -> Any:
     """The document of the file, without its tensors."""
     from prismaquant.files import sensitivity as file
@@ -84,4 +101,6 @@ def show(sensitivity: Sensitivity) -> None:
     table(("price", *schemes), rows)
     if any("*" in cell for row in rows for cell in row):
         line("*: without the units whose shapes do not fit the scheme")
+    for text in _coverage(sensitivity):
+        line(text)
     line(f"{len(sensitivity.units)} units, {sensitivity.tokens} + {sensitivity.price_tokens} tokens")

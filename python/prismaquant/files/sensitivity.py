@@ -30,6 +30,7 @@ __all__ = [
     "UnitSensitivity",
     "calibration_of",
     "document",
+    "least_tokens",
     "price_sums_name",
     "read",
     "write",
@@ -92,12 +93,21 @@ class UnitSensitivity:
     input_global_scale
         Divisor of the inputs under schemes that store one (NVFP4), chosen on windows of its own; ``None``: no such
         scheme was priced.
+    coverage
+        Tokens that each expert of a bank saw, of those of the statistics; empty for other units.
     """
 
     name: str
     linears: tuple[LinearSensitivity, ...]
     candidates: tuple[Candidate, ...]
     input_global_scale: float | None = None
+    coverage: tuple[record.Count, ...] = ()
+
+    @property
+    def pooled(self) -> tuple[int, ...]:
+        """The experts that saw too few tokens to be solved for with statistics of their own."""
+        least = least_tokens(self.linears[0].columns) if self.coverage else 0
+        return tuple(expert for expert, tokens in enumerate(self.coverage) if tokens < least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,11 @@ class Document:
     def calibration(self) -> str:
         """Fingerprint of what the statistics depend on beside the model."""
         return calibration_of(self.data, self.probes, self.seed)
+
+
+def least_tokens(columns: int) -> int:
+    """So many tokens must an expert have seen to be solved for without the statistics of the others."""
+    return max(1, columns // 8)
 
 
 def calibration_of(data: str, probes: int, seed: int) -> str:

@@ -36,6 +36,8 @@ class Grams:
     cross_gram
         float32 ``[columns, columns]``: sum of ``x_source x^T``, ``x_source`` the input in the unquantized model, where
         ``x`` is another.
+    pooled_gram, pooled_tokens
+        As ``gram`` and ``tokens``, over all experts of a bank: what ``gram`` is shrunk to where few tokens were seen.
     """
 
     gram: Tensor
@@ -43,6 +45,8 @@ class Grams:
     output_gram: Tensor
     output_tokens: int
     cross_gram: Tensor | None = None
+    pooled_gram: Tensor | None = None
+    pooled_tokens: int | None = None
 
     def __repr__(self) -> str:
         return f"Grams({self.tokens} tokens)"

@@ -17,12 +17,13 @@ class FisherGram(Price):
     """
 
     def __init__(self) -> None:
-        self._tokens = 0
+        self._tokens: list[int] = []  # by Linear: an expert sees some
         self._rows: list[torch.Tensor] = []  # by Linear: float64 [rows], sum of squared gradients
         self._errors: list[list[torch.Tensor]] = []  # by batch, by Linear: float64 [windows, schemes, rows]
 
     def add(self, unit: UnitErrors) -> None:
-        self._tokens += unit.tokens
+        tokens = [len(x.seen.input) for x in unit.linears]
+        self._tokens = [old + new for old, new in zip(self._tokens, tokens, strict=True)] if self._tokens else tokens
         rows = [x.seen.gradients.square().mean(dim=0).sum(dim=0, dtype=torch.float64).cpu() for x in unit.linears]
         self._rows = [old + new for old, new in zip(self._rows, rows, strict=True)] if self._rows else rows
         self._errors.append([unit.per_window(x.outputs.square().transpose(0, 1), x) for x in unit.linears])
@@ -31,6 +32,7 @@ class FisherGram(Price):
         """As `Price.finish`. ``f`` is that of all windows, so that the windows' sums add up to the whole formula."""
         parts = []
         for batch in self._errors:
-            weighted = [error @ rows / self._tokens for error, rows in zip(batch, self._rows, strict=True)]
+            of_linears = zip(batch, self._rows, self._tokens, strict=True)
+            weighted = [error @ rows / max(1, tokens) for error, rows, tokens in of_linears]
             parts.append(0.5 * torch.stack(weighted).sum(dim=0).T)
         return torch.cat(parts, dim=1)

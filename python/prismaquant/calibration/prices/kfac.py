@@ -34,7 +34,7 @@ class Kfac(Price):
                 part = linear.outputs[:, :, first : first + size]
                 quadratic = quadratic + ((part @ block) * part).sum(dim=2)
             assert isinstance(quadratic, torch.Tensor)
-            total = total + 0.5 * unit.per_window(quadratic.T / grams.output_tokens, linear).T
+            total = total + 0.5 * unit.per_window(quadratic.T / max(1, grams.output_tokens), linear).T
         assert isinstance(total, torch.Tensor)
         self._parts.append(total)
 
