@@ -1,0 +1,58 @@
+"""From a folder with experts to a measured checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import prismaquant as pq
+from prismaquant.codec import get_codec
+from prismaquant.evaluation.load import load
+from prismaquant.exporting.run import export
+from prismaquant.model import open_model
+from prismaquant.rendering.render import render
+from support.plans import plan_of, sensitivity_of
+from support.tiny_models import build
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("qwen3_moe", tmp_path_factory.mktemp("model") / "experts", tokenizer=True)
+
+
+def test_quantize_and_evaluate(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "ids.npy"
+    np.save(data, np.random.default_rng(0).integers(2, 4096, size=(24, 32)).astype(np.uint16))
+    settings = {"data": data, "samples": 8, "price_samples": 8, "seq_len": 32, "price_probes": 2}
+    pq.quantize(folder, tmp_path / "out", bpw=14.0, **settings)
+    assert pq.verify(tmp_path / "out", source=folder).ok
+    found = pq.evaluate(tmp_path / "out", source=folder, data=data, tokens=256, seq_len=32)
+    assert 0 < found.kl.value < 0.5
+
+
+@pytest.mark.parametrize("scheme", ["NVFP4", "NVFP4A16", "FP8_DYNAMIC"])
+def test_experts_are_evaluated_with_the_weights_that_were_written(scheme: str, folder: Path, tmp_path: Path) -> None:
+    """transformers alone would leave the global scale of NVFP4 experts out."""
+    model = open_model(folder)
+    schemes = [scheme if unit.experts else "BF16" for unit in model.units]
+    export(model, plan_of(model, schemes), tmp_path / "out", sensitivity=sensitivity_of(model))
+    loaded = load(tmp_path / "out")
+    for unit in model.units:
+        if not unit.experts:
+            continue
+        module = loaded.get_submodule(unit.name)
+        format = pq.formats.get_scheme(scheme).weight_format
+        quantized = render(model, unit, format, preset="scale_sweep").quantized
+        for number, linear in enumerate(unit.linears):
+            expert, kind = divmod(number, 3)
+            rows = linear.rows
+            found = (
+                module.gate_up_proj[expert, :rows],
+                module.gate_up_proj[expert, rows:],
+                module.down_proj[expert],
+            )[kind]
+            wanted = torch.from_numpy(get_codec(format).decode(quantized[linear.name])).to(torch.bfloat16)
+            torch.testing.assert_close(found, wanted.float(), rtol=2**-7, atol=0)
