@@ -14,8 +14,8 @@ from prismaquant.exporting.run import export
 from prismaquant.exporting.verify import verify
 from prismaquant.formats import BF16
 from prismaquant.model import Model, open_model
-from support.plans import plan_of, sensitivity_of
-from support.tiny_models import build
+from support.plans import cycled, plan_of, sensitivity_of
+from support.tiny_models import MIXTURES, build
 
 NAMES = ("gate_proj", "up_proj", "down_proj")
 
@@ -39,6 +39,15 @@ def test_round_trip(scheme: str, model: Model, tmp_path: Path) -> None:
     assert len(report.linears) == sum(len(unit.linears) for unit in model.units)
     assert all(linear.snr_db > 15 for linear in report.linears)
     assert verify(out).ok
+
+
+@pytest.mark.parametrize("name", MIXTURES[1:])
+def test_round_trip_of_other_architectures(name: str, tmp_path: Path) -> None:
+    model = open_model(build(name, tmp_path / "model"))
+    export(model, cycled(model, ("FP8_DYNAMIC", "BF16")), tmp_path / "out")
+    report = verify(tmp_path / "out", source=model.path)
+    assert report.ok, report.failures
+    assert {linear.name for linear in report.linears} == {linear.name for linear in model.linears()}
 
 
 def test_the_router_and_names_of_experts(model: Model, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from prismaquant.exporting.run import export
 from prismaquant.model import open_model
 from prismaquant.rendering.render import render
 from support.plans import plan_of, sensitivity_of
-from support.tiny_models import build
+from support.tiny_models import MIXTURES, build
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,18 @@ def test_quantize_and_evaluate(folder: Path, tmp_path: Path) -> None:
     pq.quantize(folder, tmp_path / "out", bpw=14.0, **settings)
     assert pq.verify(tmp_path / "out", source=folder).ok
     found = pq.evaluate(tmp_path / "out", source=folder, data=data, tokens=256, seq_len=32)
+    assert 0 < found.kl.value < 0.5
+
+
+@pytest.mark.parametrize("name", MIXTURES[1:])
+def test_other_architectures_from_folder_to_measurement(name: str, tmp_path: Path) -> None:
+    folder = build(name, tmp_path / "model", tokenizer=True)
+    data = tmp_path / "ids.npy"
+    np.save(data, np.random.default_rng(0).integers(2, 4096, size=(12, 16)).astype(np.uint16))
+    settings = {"data": data, "samples": 4, "price_samples": 4, "seq_len": 16, "price_probes": 1, "preset": "fast"}
+    pq.quantize(folder, tmp_path / "out", bpw=14.0, schemes=("NVFP4", "FP8_DYNAMIC", "BF16"), **settings)
+    assert pq.verify(tmp_path / "out", source=folder).ok
+    found = pq.evaluate(tmp_path / "out", source=folder, data=data, tokens=128, seq_len=16)
     assert 0 < found.kl.value < 0.5
 
 

@@ -51,12 +51,13 @@ def test_experts_see_what_whole_model_autograd_sees(name: str, ids: np.ndarray, 
             assert gate.input is up.input
 
 
-def test_the_other_linears_see_what_they_see_in_the_whole_model(ids: np.ndarray, tmp_path: Path) -> None:
-    model = open_model(build("qwen3_moe", tmp_path / "model"))
+@pytest.mark.parametrize("name", MIXTURES)
+def test_the_other_linears_see_what_they_see_in_the_whole_model(name: str, ids: np.ndarray, tmp_path: Path) -> None:
+    model = open_model(build(name, tmp_path / "model"))
     names = [linear.name for unit in model.units if not unit.experts for linear in unit.linears]
     expected = autograd_oracle.observe(model.path, ids, PROBES, names, seed=7)
     visits = list(walk(model, [Windows(ids, PROBES)], seed=7, batch_windows=100))
     seen = {name: each for visit in visits for name, each in visit.linears.items()}
-    for name in names:
-        near(seen[name].input, expected[name][0], 1e-4)
-        near(seen[name].gradients, expected[name][1], 1e-3)
+    for linear in names:
+        near(seen[linear].input, expected[linear][0], 1e-4)
+        near(seen[linear].gradients, expected[linear][1], 1e-3)

@@ -48,7 +48,7 @@ def observe(
     outputs = [seen[name][1] for name in names]
     gradients = [torch.autograd.grad(logits, outputs, r, retain_graph=True) for r in _residuals(logits, probes, seed)]
     return {
-        name: (seen[name][0].detach().flatten(0, 1), torch.stack([of[i].flatten(0, 1) for of in gradients]))
+        name: (seen[name][0].detach().flatten(0, -2), torch.stack([of[i].flatten(0, -2) for of in gradients]))
         for i, name in enumerate(names)
     }
 

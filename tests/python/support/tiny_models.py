@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 __all__ = ["ARCHITECTURES", "MIXTURES", "build"]
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
-MIXTURES = ("qwen3_moe",)
+MIXTURES = ("qwen3_moe", "deepseek_v3", "qwen3_next")
 
 _BUNDLED = Path(__file__).parents[3] / "examples" / "models" / "tiny-llama"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -33,6 +33,32 @@ _CONFIG: dict[str, Any] = {
 }
 _EXTRA: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True},
+    "deepseek_v3": {
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "n_shared_experts": 1,
+        "n_group": 2,
+        "topk_group": 1,
+        "first_k_dense_replace": 1,
+        "q_lora_rank": 32,
+        "kv_lora_rank": 32,
+        "qk_rope_head_dim": 16,
+        "qk_nope_head_dim": 16,
+        "v_head_dim": 16,
+        "num_key_value_heads": 4,
+    },
+    "qwen3_next": {
+        "layer_types": ["linear_attention", "full_attention"],
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
+    },
     "mistral": {"sliding_window": 32},
     "gemma3_text": {
         "sliding_window": 32,
