@@ -123,3 +123,11 @@ def test_packed_experts_of_another_number_are_refused(tmp_path: Path) -> None:
     hostile.edit_config(folder, num_experts=3, num_local_experts=3)
     with pytest.raises(ModelError, match=r"expected \[3, rows, columns\]"):
         open_model(folder)
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "mixtral"])
+def test_banks_of_another_layout_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    folder = build("qwen3_moe", tmp_path / "other")
+    hostile.edit_config(folder, model_type=name, architectures=None)
+    with pytest.raises(ModelError, match=f"unknown architecture: model_type '{name}'"):
+        open_model(folder)
