@@ -62,8 +62,7 @@ def decoded_experts(folder: Path) -> Iterator[Path]:
             tensors = _decode(folder, file, places, banks)
             weight_map.update(dict.fromkeys(tensors, file.name))
             save_file(tensors, copy / file.name, {"format": "pt"})
-        if len(files) > 1:
-            (copy / _INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+        (copy / _INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
         config = json.loads((folder / _CONFIG).read_bytes())
         (copy / _CONFIG).write_text(json.dumps(_without(config, sorted(places), banks)))
         yield copy
