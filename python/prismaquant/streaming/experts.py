@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,12 @@ class Bank:
     module: Any  # transformers gives these classes no common type
 
     def run(
-        self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, traffic: dict[str, Traffic]
+        self,
+        hidden: torch.Tensor,
+        chosen: torch.Tensor,
+        weights: torch.Tensor,
+        traffic: dict[str, Traffic],
+        rounded: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
     ) -> torch.Tensor:
         """The forward of the module, as plain products of each expert's weights with the tokens routed to it.
 
@@ -39,16 +44,18 @@ class Bank:
             ``[tokens, k]``: the experts of each token, and how much they count.
         traffic
             Takes what passes each Linear, also of an expert without tokens.
+        rounded
+            What is done to the inputs of all Linears.
         """
         output = torch.zeros_like(hidden)
         for expert in range(self.unit.experts):
             gate, up, down = self.unit.linears[3 * expert : 3 * expert + 3]
             positions, place = torch.where(chosen == expert)
-            x = hidden[positions]
+            x = rounded(hidden[positions])
             of_gate, of_up = self.module.gate_up_proj[expert].split([gate.rows, up.rows])
             of_down = self.module.down_proj[expert]
             made = x @ of_gate.T, x @ of_up.T
-            inner = self.module._apply_gate(torch.cat(made, dim=-1))
+            inner = rounded(self.module._apply_gate(torch.cat(made, dim=-1)))
             last = inner @ of_down.T
             output = output.index_add(0, positions, last * weights[positions, place, None])
             traffic[gate.name] = Traffic(x, made[0], of_gate, positions)

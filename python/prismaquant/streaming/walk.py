@@ -26,7 +26,7 @@ from prismaquant.streaming.spool import Spool
 if TYPE_CHECKING:
     from prismaquant.model import Model
 
-__all__ = ["Visit", "find_linears", "walk"]
+__all__ = ["Visit", "find_banks", "find_linears", "walk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,7 @@ class _Walk:
         self._batches, self._seed, self._skip = batches, seed, skip
         self._spool, self._progress = spool, progress
         self._linears = find_linears(model, self._skeleton)
-        self._banks: list[list[Bank]] = [[] for _ in self._skeleton.layers]
-        for unit in model.units:
-            if unit.experts:
-                self._banks[unit.layer].append(find_bank(self._skeleton.causal, unit))
+        self._banks = find_banks(model, self._skeleton)
 
     def visits(self) -> Generator[Visit, None, None]:
         skeleton = self._skeleton
@@ -234,4 +231,13 @@ def find_linears(model: Model, skeleton: Skeleton) -> list[dict[str, nn.Linear]]
             if not isinstance(module, nn.Linear):
                 raise ModelError(f"is a {type(module).__name__}, not a Linear", where=linear.name)
             found[unit.layer][linear.name] = module
+    return found
+
+
+def find_banks(model: Model, skeleton: Skeleton) -> list[list[Bank]]:
+    """Per layer: its banks of experts."""
+    found: list[list[Bank]] = [[] for _ in skeleton.layers]
+    for unit in model.units:
+        if unit.experts:
+            found[unit.layer].append(find_bank(skeleton.causal, unit))
     return found

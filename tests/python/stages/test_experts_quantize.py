@@ -27,7 +27,14 @@ def test_quantize_and_evaluate(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "ids.npy"
     np.save(data, np.random.default_rng(0).integers(2, 4096, size=(24, 32)).astype(np.uint16))
     settings = {"data": data, "samples": 8, "price_samples": 8, "seq_len": 32, "price_probes": 2}
-    pq.quantize(folder, tmp_path / "out", bpw=14.0, **settings)
+    report = pq.quantize(folder, tmp_path / "out", bpw=8.0, **settings)
+    polish = report.export.manifest.polish
+    assert polish is not None
+    schemes = {unit.name: unit.scheme for unit in report.plan.units}
+    banks = {unit.name for unit in pq.open(folder).units if unit.experts}
+    assert any(schemes[name] != "BF16" for name in banks)
+    assert not banks & {unit.name for unit in polish.units}
+    assert polish.kl_before > 0
     assert pq.verify(tmp_path / "out", source=folder).ok
     found = pq.evaluate(tmp_path / "out", source=folder, data=data, tokens=256, seq_len=32)
     assert 0 < found.kl.value < 0.5

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from prismaquant.calibration.inputs import quantize_input
+from prismaquant.streaming.experts import packed_parameters
+
+if TYPE_CHECKING:
+    from prismaquant.model import Linear, Unit
+    from prismaquant.streaming.experts import Bank
 
 __all__ = ["ServedInput", "input_of", "inputs_of", "served_inputs", "with_weights"]
 
@@ -24,21 +29,39 @@ class ServedInput:
 
 
 @contextmanager
-def with_weights(linears: Mapping[str, nn.Linear], weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Inside, the Linears that are in ``weights`` have these, float32 ``[rows, columns]``."""
+def with_weights(causal: nn.Module, units: Iterable[Unit], weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Inside, the Linears that are in ``weights`` have these, float32 ``[rows, columns]``.
+
+    Parameters
+    ----------
+    units
+        Those that the Linears belong to: all Linears of one are in ``weights``, or none.
+    """
     with ExitStack() as stack:
-        for name, weight in weights.items():
-            table: dict[str, Any] = linears[name]._parameters
-            stack.callback(table.__setitem__, "weight", table["weight"])
-            table["weight"] = nn.Parameter(weight, requires_grad=False)
+        for unit in units:
+            if unit.linears[0].name not in weights:
+                continue
+            for parameter, linears in _parameters_of(unit).items():
+                owner, _, leaf = parameter.rpartition(".")
+                table: dict[str, Any] = causal.get_submodule(owner)._parameters
+                new = torch.cat([weights[linear.name] for linear in linears]).view(table[leaf].shape)
+                stack.callback(table.__setitem__, leaf, table[leaf])
+                table[leaf] = nn.Parameter(new, requires_grad=False)
         yield
+
+
+def _parameters_of(unit: Unit) -> dict[str, list[Linear]]:
+    """Name of each parameter of ``unit`` -> the Linears whose rows it holds."""
+    if unit.experts:
+        return packed_parameters(unit)
+    return {f"{linear.name}.weight": [linear] for linear in unit.linears}
 
 
 @contextmanager
 def served_inputs(
-    linears: Mapping[str, nn.Linear], served: Mapping[str, ServedInput], threads: int | None
+    linears: Mapping[str, nn.Linear], banks: Iterable[Bank], served: Mapping[str, ServedInput], threads: int | None
 ) -> Iterator[None]:
-    """Inside, the inputs of the Linears that are in ``served`` are rounded as engines round them."""
+    """Inside, the inputs of the units that are in ``served`` (by the name of a Linear) are rounded as engines do it."""
     last: list[Any] = [None, None, None]  # input, how, rounded: fused siblings get one input, one after the other
 
     def round_input(how: ServedInput) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], torch.Tensor]:
@@ -52,9 +75,21 @@ def served_inputs(
 
         return hook
 
+    def run_rounded(bank: Bank, how: ServedInput) -> Callable[..., torch.Tensor]:
+        def rounded(x: torch.Tensor) -> torch.Tensor:
+            return quantize_input(x, how.activations, how.input_global_scale, threads) if len(x) else x
+
+        return lambda hidden, chosen, weights: bank.run(hidden, chosen, weights, {}, rounded)
+
     with ExitStack() as stack:
-        for name, how in served.items():
-            stack.callback(linears[name].register_forward_pre_hook(round_input(how)).remove)
+        for name, linear in linears.items():
+            if name in served:
+                stack.callback(linear.register_forward_pre_hook(round_input(served[name])).remove)
+        for bank in banks:
+            how = served.get(bank.unit.linears[0].name)
+            if how is not None:
+                bank.module.forward = run_rounded(bank, how)
+                stack.callback(delattr, bank.module, "forward")
         yield
 
 

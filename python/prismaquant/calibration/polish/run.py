@@ -30,7 +30,7 @@ from prismaquant.rendering.render import render
 from prismaquant.streaming import Batch, Spool, Windows
 from prismaquant.streaming.forward import Forward, check_windows
 from prismaquant.streaming.skeleton import Skeleton
-from prismaquant.streaming.walk import find_linears
+from prismaquant.streaming.walk import find_banks, find_linears
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,6 +139,7 @@ class _Run:
         self._skeleton = Skeleton(model, device)
         self._forward = Forward(self._skeleton)
         self._linears = find_linears(model, self._skeleton)
+        self._banks = find_banks(model, self._skeleton)
         self._exact = True  # nothing before the unit in work is quantized
         self._done: list[PolishedUnit] = []
 
@@ -200,6 +201,10 @@ class _Run:
         before = decoded(old, self._skeleton.device, self._threads)
         if scheme == BF16:
             return _Choice(before, before)
+        if unit.experts:  # written as it was priced: see `_solvable`
+            if not self._polished.path(unit.name, old.format).exists():
+                self._polished.put(old)
+            return _Choice(before, before)
         kept, entry = self._found(unit)
         if kept is None or entry is None:
             kept, entry = self._solve(unit, old, before, _after(chosen))
@@ -251,7 +256,7 @@ class _Run:
         first = linears[unit.linears[0].name]
         for batch in batches:
             source = self._spool.get(_input(unit, batch)).to(self._skeleton.device)
-            with with_weights(linears, earlier):
+            with with_weights(self._skeleton.causal, self._units(unit.layer), earlier):
                 yield source, input_of(first, self._run("prefix", unit.layer, batch))
 
     def _run(self, stream: str, layer: int, batch: Batch) -> Callable[[], torch.Tensor]:
@@ -260,7 +265,7 @@ class _Run:
 
     def _advance_source(self, layer: int) -> None:
         """Move the source behind ``layer``, and keep the inputs of its units on the way."""
-        units = self._quantized(layer)
+        units = self._solvable(layer)
         firsts = {unit.name: self._linears[layer][unit.linears[0].name] for unit in units}
         for batch in (*self._fit, *self._held_out):
             output, inputs = inputs_of(firsts, self._run("source", layer, batch))
@@ -277,13 +282,20 @@ class _Run:
         for batch in (*self._fit, *self._held_out):
             for stream in self._streams(batch)[1:]:
                 inputs = {} if stream == "prefix" else served
-                with with_weights(linears, weights[stream]), served_inputs(linears, inputs, self._threads):
+                with (
+                    with_weights(self._skeleton.causal, self._units(layer), weights[stream]),
+                    served_inputs(linears, self._banks[layer], inputs, self._threads),
+                ):
                     self._spool.put(_state(stream, batch), self._run(stream, layer, batch)())
-            for unit in self._quantized(layer):
+            for unit in self._solvable(layer):
                 self._spool.take(_input(unit, batch))
 
-    def _quantized(self, layer: int) -> list[Unit]:
-        return [unit for unit in self._model.units if unit.layer == layer and self._schemes[unit.name] != BF16]
+    def _units(self, layer: int) -> list[Unit]:
+        return [unit for unit in self._model.units if unit.layer == layer]
+
+    def _solvable(self, layer: int) -> list[Unit]:
+        """Units that are solved again. Banks are not: behind the quantized layers other tokens may choose an expert."""
+        return [unit for unit in self._units(layer) if self._schemes[unit.name] != BF16 and not unit.experts]
 
     def _served(self, layer: int) -> dict[str, ServedInput]:
         found = {}
