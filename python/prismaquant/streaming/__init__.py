@@ -1,6 +1,6 @@
 """Data through the model: text to tokens, and `walk`: one layer's inputs and output gradients at a time.
 
-    tokens       text or token ids -> windows
+    tokens       text or token ids -> windows, with sources, documents, tokenization, packing and mixing
     skeleton     the transformers model without weights; a module is real only while it is in use
     forward      the layers, on one batch of windows at a time
     calls        what the model's own forward hands to each decoder layer

@@ -11,7 +11,7 @@ import torch
 
 from prismaquant.errors import ArgumentError, DataError, ModelError, NumericError
 from prismaquant.streaming import calls
-from prismaquant.streaming.tokens import check_ids
+from prismaquant.streaming.packing import check_ids
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -1,0 +1,74 @@
+"""What is in a file of calibration data: documents of text, or token ids."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prismaquant.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["load_ids", "read_documents"]
+
+
+def read_documents(path: Path) -> list[str]:
+    """The documents of a ``.txt`` (one, UTF-8) or ``.jsonl`` file (one under ``"text"`` in each line).
+
+    Raises
+    ------
+    DataError
+        The file is of another form: which line, and what it lacks.
+    """
+    return _read_jsonl(path) if path.suffix == ".jsonl" else [_read_text(path)]
+
+
+def load_ids(path: Path) -> npt.NDArray[Any]:
+    """The token ids in a ``.npy`` file: a stream ``[tokens]`` or windows ``[windows, seq_len]``. No pickle is opened.
+
+    Raises
+    ------
+    DataError
+        It holds something else.
+    """
+    try:
+        ids = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as cause:
+        raise DataError(f"is not an array of token ids ({cause})", where=str(path)) from cause
+    if not isinstance(ids, np.ndarray) or not np.issubdtype(ids.dtype, np.integer):
+        kind = ids.dtype if isinstance(ids, np.ndarray) else type(ids).__name__
+        raise DataError(f"holds {kind}", where=str(path), hint="token ids are integers")
+    if ids.ndim not in (1, 2):
+        raise DataError(
+            f"has shape {list(ids.shape)}", where=str(path), hint="give a stream [tokens] or windows [windows, seq_len]"
+        )
+    return ids
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise DataError(f"is not UTF-8 text ({cause.reason} at byte {cause.start})", where=str(path)) from cause
+
+
+def _read_jsonl(path: Path) -> list[str]:
+    documents = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as cause:
+            raise DataError(f"is not JSON ({cause})", where=f"{path}:{number}") from cause
+        text = record.get("text") if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            raise DataError(
+                'has no "text" string', where=f"{path}:{number}", hint='write {"text": "..."} in every line'
+            )
+        documents.append(text)
+    return documents

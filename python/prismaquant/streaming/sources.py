@@ -1,0 +1,128 @@
+"""Where calibration data comes from: `parse` turns what the user names into a `Source`.
+
+    PATH[:n=K][,weight=W][,split=NAME]
+
+A name that exists as a file or a folder as it stands is a path, colons and all.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prismaquant.errors import DataError
+
+if TYPE_CHECKING:
+    from prismaquant.types import PathLike
+
+__all__ = ["SUFFIXES", "Source", "parse"]
+
+SUFFIXES = (".txt", ".jsonl", ".npy")
+
+_SPELLING = "write PATH:n=K,weight=W,split=NAME, each of them optional"
+_KEYS = ("n", "weight", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Files that are drawn from together.
+
+    Attributes
+    ----------
+    name
+        As the user wrote it, without options.
+    files
+        What it holds, in order.
+    windows
+        How many windows to draw; ``None``: a share by ``weight`` of what the sources with a number leave.
+    weight
+        Of the share.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    windows: int | None = None
+    weight: float = 1.0
+
+
+def parse(spec: PathLike) -> Source:
+    """The source that ``spec`` names.
+
+    Raises
+    ------
+    DataError
+        There is no such file, none of a kind that can be read, or the options are malformed.
+    """
+    text = os.fspath(spec)
+    name, options = (text, dict[str, str]()) if Path(text).exists() else _options(text)
+    split = options.get("split")
+    return Source(name, _files(Path(name), split), _windows(options, text), _weight(options, text))
+
+
+def _options(text: str) -> tuple[str, dict[str, str]]:
+    """The path and the options of ``PATH:key=value,...``; a tail without ``=`` belongs to the path."""
+    name, colon, tail = text.rpartition(":")
+    if not colon or "=" not in tail or os.sep in tail:
+        return text, {}
+    options: dict[str, str] = {}
+    for option in tail.split(","):
+        key, _, value = option.partition("=")
+        if key not in _KEYS or not value or key in options:
+            raise DataError(f"the option {option!r} cannot be understood", where=text, hint=_SPELLING)
+        options[key] = value
+    if "n" in options and "weight" in options:
+        raise DataError("has n and weight", where=text, hint="n says how many windows, weight shares what others leave")
+    return name, options
+
+
+def _windows(options: Mapping[str, str], where: str) -> int | None:
+    if "n" not in options:
+        return None
+    if not options["n"].isdecimal() or int(options["n"]) < 1:
+        raise DataError(f"n is {options['n']}", where=where, hint="n is a number of windows, at least 1")
+    return int(options["n"])
+
+
+def _weight(options: Mapping[str, str], where: str) -> float:
+    try:
+        weight = float(options.get("weight", "1"))
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise DataError(f"weight is {options['weight']}", where=where, hint="a weight is a positive number")
+    return weight
+
+
+def _files(path: Path, split: str | None) -> tuple[Path, ...]:
+    kinds = "give a .txt, .jsonl or .npy file, or a folder of them"
+    if path.is_dir():
+        found = tuple(sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file()))
+        if not found:
+            raise DataError("is a folder without .txt, .jsonl and .npy files", where=str(path), hint=kinds)
+        base = path
+    else:
+        if not path.is_file():
+            raise DataError("there is no such file", where=str(path), hint=kinds)
+        if path.suffix not in SUFFIXES:
+            raise DataError(f"has the suffix {path.suffix!r}", where=str(path), hint=kinds)
+        found, base = (path,), path.parent
+    if split is None:
+        return found
+    kept = tuple(file for file in found if _is_of(split, file.relative_to(base)))
+    if not kept:
+        raise DataError(
+            f"has no file of the split {split!r}",
+            where=str(path),
+            hint=f"a file or a folder is of it whose name is {split}, or starts with {split}- or {split}.",
+        )
+    return kept
+
+
+def _is_of(split: str, file: Path) -> bool:
+    """Whether the stem of ``file``, or a folder on the way to it, is ``split`` or a part of it."""
+    names = (*file.parts[:-1], file.stem)
+    return any(name == split or name.startswith((f"{split}-", f"{split}.")) for name in names)

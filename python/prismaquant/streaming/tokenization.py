@@ -1,0 +1,72 @@
+"""`Tokenizer`: documents -> one stream of token ids, by the tokenizer in the model's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from prismaquant.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["Tokenizer"]
+
+#: One of these is in every folder that a tokenizer can be loaded from.
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
+
+class Tokenizer:
+    """The tokenizer in ``folder``, loaded when it is first needed.
+
+    Attributes
+    ----------
+    exists
+        Whether there is one.
+    bos
+        The id that it puts before every text, or ``None``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def exists(self) -> bool:
+        return any((self._folder / name).is_file() for name in _FILES)
+
+    @cached_property
+    def bos(self) -> int | None:
+        token = self._tokenizer.bos_token_id
+        return int(token) if token is not None and self._tokenizer("a")["input_ids"][0] == token else None
+
+    def stream(self, documents: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The ids of all documents, joined; no special tokens are added.
+
+        Raises
+        ------
+        ModelError
+            There is no tokenizer, or it cannot be loaded.
+        """
+        # verbose=False: a stream is longer than the model's context by intent.
+        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        tokenizer = self._tokenizer
+        ids = tokenizer(list(documents), **options)["input_ids"] if documents else []
+        return np.concatenate([np.asarray(part, np.int64) for part in ids] or [np.empty(0, np.int64)])
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        if not self.exists:
+            raise ModelError(
+                "has no tokenizer files",
+                where=str(self._folder),
+                hint="copy them from the model's source, or give token ids (.npy)",
+            )
+        try:
+            return AutoTokenizer.from_pretrained(self._folder, local_files_only=True, trust_remote_code=False)
+        except Exception as cause:  # the tokenizers library raises bare Exception
+            raise ModelError(f"the tokenizer cannot be loaded ({cause})", where=str(self._folder)) from cause
