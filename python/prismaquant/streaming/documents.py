@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,27 @@ from prismaquant.errors import DataError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["load_ids", "read_documents"]
+__all__ = ["Chat", "load_ids", "read_documents"]
 
 
-def read_documents(path: Path) -> list[str]:
-    """The documents of a ``.txt`` (one, UTF-8) or ``.jsonl`` file (one under ``"text"`` in each line).
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation, which the chat template of a tokenizer makes a text of.
+
+    Attributes
+    ----------
+    where
+        File and line.
+    messages
+        Each with ``"role"`` and ``"content"``.
+    """
+
+    where: str
+    messages: list[dict[str, Any]]
+
+
+def read_documents(path: Path) -> list[str | Chat]:
+    """The documents of a ``.txt`` (one, UTF-8) or ``.jsonl`` file (one in each line, ``"text"`` or ``"messages"``).
 
     Raises
     ------
@@ -56,8 +73,8 @@ def _read_text(path: Path) -> str:
         raise DataError(f"is not UTF-8 text ({cause.reason} at byte {cause.start})", where=str(path)) from cause
 
 
-def _read_jsonl(path: Path) -> list[str]:
-    documents = []
+def _read_jsonl(path: Path) -> list[str | Chat]:
+    documents: list[str | Chat] = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
@@ -65,10 +82,28 @@ def _read_jsonl(path: Path) -> list[str]:
             record = json.loads(line)
         except ValueError as cause:
             raise DataError(f"is not JSON ({cause})", where=f"{path}:{number}") from cause
-        text = record.get("text") if isinstance(record, dict) else None
-        if not isinstance(text, str):
-            raise DataError(
-                'has no "text" string', where=f"{path}:{number}", hint='write {"text": "..."} in every line'
-            )
-        documents.append(text)
+        documents.append(_document(record, f"{path}:{number}"))
     return documents
+
+
+def _document(record: object, where: str) -> str | Chat:
+    text, messages = (record.get("text"), record.get("messages")) if isinstance(record, dict) else (None, None)
+    if isinstance(text, str):
+        return text
+    if messages is None:
+        raise DataError(
+            'has no "text" string and no "messages"',
+            where=where,
+            hint='write {"text": "..."} or {"messages": [{"role": "user", "content": "..."}, ...]} in every line',
+        )
+    if not (isinstance(messages, list) and messages and all(_is_message(each) for each in messages)):
+        raise DataError(
+            '"messages" is no list of messages',
+            where=where,
+            hint='a message is {"role": "user", "content": "..."}, both of them text',
+        )
+    return Chat(where, messages)
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("role", "content"))

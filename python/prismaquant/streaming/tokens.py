@@ -62,10 +62,11 @@ def read_tokens(
     Parameters
     ----------
     data
-        A file or a folder, or several: ``.txt`` (UTF-8, one document), ``.jsonl`` (a document under ``"text"`` in each
-        line), ``.npy`` (integer token ids: 1-D a stream, 2-D ready windows, whose width must be ``seq_len``), or a
-        folder of such files. Each may be followed by options: ``"a.jsonl:n=128"`` for that many windows of it,
-        ``"b.txt:weight=3"`` for three times the share of others, ``"folder:split=train"`` for the files of a split.
+        A file or a folder, or several: ``.txt`` (UTF-8, one document), ``.jsonl`` (a document in each line,
+        ``"text"`` or a list of ``"messages"``, to which the model's chat template is applied), ``.npy`` (integer token
+        ids: 1-D a stream, 2-D ready windows, whose width must be ``seq_len``), or a folder of such files. Each may be
+        followed by options: ``"a.jsonl:n=128"`` for that many windows of it, ``"b.txt:weight=3"`` for three times the
+        share of others, ``"folder:split=train"`` for the files of a split.
     model
         Its folder holds the tokenizer; its vocabulary bounds the ids.
     samples

@@ -42,6 +42,9 @@ def model() -> Model:
         ("a.jsonl", '{"text": "a"}\n\n["b"]', 'a.jsonl:3: has no "text" string'),
         ("a.jsonl", '{"text": 5}', 'a.jsonl:1: has no "text" string'),
         ("a.jsonl", '{"text": "a"', "a.jsonl:1: is not JSON"),
+        ("a.jsonl", '{"text": "a"}\n{"messages": []}', 'a.jsonl:2: "messages" is no list of messages'),
+        ("a.jsonl", '{"messages": [{"role": "user"}]}', 'a.jsonl:1: "messages" is no list of messages'),
+        ("a.jsonl", '{"messages": "hello"}', 'a.jsonl:1: "messages" is no list of messages'),
         ("a.csv", "a,b", "has the suffix '.csv'; give a .txt, .jsonl or .npy file"),
     ],
 )
