@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,17 @@ __all__ = ["bar"]
 
 @contextmanager
 def bar() -> Iterator[Progress]:
-    """A sink of progress events for the length of a command; everything goes to stderr."""
-    if not sys.stderr.isatty():
-        yield line_progress(_write_line)
-        return
+    """A sink of progress events for the length of a command; they and what is logged go to stderr."""
+    with _remarks():
+        if sys.stderr.isatty():
+            with _display() as sink:
+                yield sink
+        else:
+            yield line_progress(_write_line)
+
+
+@contextmanager
+def _display() -> Iterator[Progress]:
     from rich import progress
     from rich.console import Console
 
@@ -37,6 +45,25 @@ def bar() -> Iterator[Progress]:
             display.update(tasks[event.stage], completed=event.done, total=event.total, item=event.item)
 
         yield sink
+
+
+@contextmanager
+def _remarks() -> Iterator[None]:
+    """Shows what the package logs, as plain lines."""
+    logger, handler = logging.getLogger("prismaquant"), _Lines()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _write_line(record.getMessage())
 
 
 def _write_line(text: str) -> None:

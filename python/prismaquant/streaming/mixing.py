@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from prismaquant.streaming.packing import Packed
     from prismaquant.streaming.sources import Source
 
-__all__ = ["draw", "shares"]
+__all__ = ["Drawn", "draw", "shares"]
 
 
 def shares(sources: Sequence[Source], samples: int | None) -> list[int | None]:
@@ -59,10 +60,23 @@ def shares(sources: Sequence[Source], samples: int | None) -> list[int | None]:
     return counts
 
 
-def draw(
-    source: Source, packed: Packed, count: int | None, generator: np.random.Generator
-) -> tuple[npt.NDArray[np.int64], int]:
-    """``count`` windows, without replacement and in the order of the data, and how many of them got a BOS token.
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Windows of one source, int64 ``[windows, seq_len]``; the first ``with_bos`` start with a BOS that was added."""
+
+    source: Source
+    packed: Packed
+    windows: npt.NDArray[np.int64]
+    with_bos: int
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """The tokens of the data in them, one after the other."""
+        return np.concatenate([self.windows[: self.with_bos, 1:].ravel(), self.windows[self.with_bos :].ravel()])
+
+
+def draw(source: Source, packed: Packed, count: int | None, generator: np.random.Generator) -> Drawn:
+    """``count`` windows, without replacement and in the order of the data; ``None``: all.
 
     Raises
     ------
@@ -72,9 +86,9 @@ def draw(
     if len(packed.windows) < (count or 1):
         raise _too_short(source, packed, count or 1)
     if count is None:
-        return packed.windows, packed.with_bos
+        return Drawn(source, packed, packed.windows, packed.with_bos)
     drawn = np.sort(generator.choice(len(packed.windows), size=count, replace=False))
-    return packed.windows[drawn], int((drawn < packed.with_bos).sum())
+    return Drawn(source, packed, packed.windows[drawn], int((drawn < packed.with_bos).sum()))
 
 
 def _too_short(source: Source, packed: Packed, count: int) -> DataError:

@@ -62,6 +62,12 @@ class Tokenizer:
         ids = tokenizer(texts, **options)["input_ids"] if texts else []
         return np.concatenate([np.asarray(part, np.int64) for part in ids] or [np.empty(0, np.int64)])
 
+    def text(self, token: int) -> str | None:
+        """What ``token`` stands for; ``None`` if no text was read: for ids alone no tokenizer is loaded."""
+        if "_tokenizer" not in vars(self):
+            return None
+        return str(self._tokenizer.decode([token]))
+
     def _render(self, chat: Chat) -> str:
         """The text of a conversation, without the BOS token that every window starts with anyway."""
         if not self._tokenizer.chat_template:

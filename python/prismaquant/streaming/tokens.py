@@ -9,6 +9,7 @@ mixing        several sources in one draw
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from prismaquant.files.fingerprint import fingerprint
 from prismaquant.streaming.mixing import draw, shares
 from prismaquant.streaming.packing import pack
 from prismaquant.streaming.sources import parse
+from prismaquant.streaming.summary import Summary, check_variety, summarize
 from prismaquant.streaming.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from prismaquant.types import PathLike
 
 __all__ = ["Tokens", "read_tokens"]
+
+_LOG = logging.getLogger("prismaquant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,14 @@ class Tokens:
         ``"sha256:..."`` of the ids and their shape.
     dropped
         Tokens of the data that are in no window: the tail that fills none, and the windows that were not drawn.
+    summary
+        Numbers about them, for people; `read_tokens` has them logged.
     """
 
     ids: npt.NDArray[np.int64] = field(compare=False)
     fingerprint: str
     dropped: int
+    summary: Summary | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return f"Tokens({self.ids.shape[0]} windows of {self.ids.shape[1]}, {self.dropped} dropped)"
@@ -80,7 +87,7 @@ def read_tokens(
     ------
     DataError
         The file is missing, broken, of another kind, too short (says how many tokens it has and how many are needed),
-        or holds ids that the model does not have.
+        holds ids that the model does not have, or little but one token again and again.
     ModelError
         Text was given and the model folder has no tokenizer that can be loaded.
     """
@@ -92,11 +99,13 @@ def read_tokens(
     if not sources:
         raise ArgumentError("is empty", where="data", hint="name at least one file or folder")
     tokenizer, generator = Tokenizer(model.path), np.random.default_rng(seed)
-    parts, dropped = [], 0
+    parts = []
     for source, count in zip(sources, shares(sources, samples), strict=True):
-        packed = pack(source, model, tokenizer, seq_len)
-        windows, with_bos = draw(source, packed, count, generator)
-        parts.append(windows)
-        dropped += packed.tokens - (windows.size - with_bos)
-    ids = np.ascontiguousarray(np.concatenate(parts), dtype="<i8")
-    return Tokens(ids, fingerprint([str(ids.shape).encode(), ids.tobytes()]), dropped)
+        drawn = draw(source, pack(source, model, tokenizer, seq_len), count, generator)
+        check_variety(drawn.ids, tokenizer, source.name)
+        parts.append(drawn)
+    ids = np.ascontiguousarray(np.concatenate([part.windows for part in parts]), dtype="<i8")
+    summary = summarize(parts, tokenizer, model.config["vocab_size"])
+    for line in summary.lines():
+        _LOG.info(line)
+    return Tokens(ids, fingerprint([str(ids.shape).encode(), ids.tobytes()]), summary.dropped, summary)

@@ -86,7 +86,7 @@ def test_quantize_for_people(run, source, data, tmp_path):
     assert "no plan within the budget is below" in shown.out
     assert f"{tmp_path / 'out.work'} (the checkpoint does not need them)" in shown.out
     assert [line.split()[0] for line in shown.err.splitlines()] == [
-        *("forward", "head", "backward", "price", "polish", "export", "verify")
+        *("data:", "data:", "data:", "forward", "head", "backward", "price", "polish", "export", "verify")
     ]
 
 
