@@ -17,19 +17,15 @@ them in the forward pass of each Linear, now with float32 scales, as the kernels
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as messages
 
 from prismaquant.errors import MissingExtraError, ModelError
 from prismaquant.evaluation.experts import decoded_experts
+from prismaquant.streaming.quiet import quiet
 
 __all__ = ["load"]
 
@@ -49,7 +45,7 @@ def load(folder: Path) -> PreTrainedModel:
     """
     if not folder.is_dir():
         raise ModelError("is not a folder", where=str(folder), hint="give the folder of a Hugging Face model")
-    with _quiet(), decoded_experts(folder) as readable:
+    with quiet(), decoded_experts(folder) as readable:
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 readable,
@@ -98,15 +94,3 @@ def _check_keys(info: dict[str, Any], folder: Path) -> None:
                 where=str(folder),
                 hint="the weights do not fit config.json; check the folder with verify",
             )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice from the libraries: every remark that matters here becomes an exception."""
-    before = messages.get_verbosity()
-    messages.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        messages.set_verbosity(before)

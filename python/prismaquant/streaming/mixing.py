@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prismaquant.errors import DataError
+from prismaquant.streaming.sources import DEFAULT
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -97,8 +98,11 @@ def _too_short(source: Source, packed: Packed, count: int) -> DataError:
     has = "is empty" if packed.tokens == 0 else f"has {packed.tokens} tokens"
     if packed.tokens >= needed:  # several files, each with a tail that fills no window
         has += f", of which {packed.windows.size - packed.with_bos} fill windows"
+    hint = f"{count} windows of {seq_len} were asked for" + (" (one is the BOS token)" if packed.adds_bos else "")
+    if source.name == DEFAULT:
+        hint = f"the built-in text has {len(packed.windows)} windows of {seq_len}; name text of your own (--data FILE)"
     return DataError(
         f"{has}, {needed} {'tokens ' if packed.tokens == 0 else ''}are needed",
         where=source.name,
-        hint=f"{count} windows of {seq_len} were asked for" + (" (one is the BOS token)" if packed.adds_bos else ""),
+        hint=hint,
     )

@@ -1,6 +1,8 @@
 """Where calibration data comes from: `parse` turns what the user names into a `Source`.
 
     PATH[:n=K][,weight=W][,split=NAME]
+    default[:n=K][,weight=W]             the built-in text
+    self[:n=K][,weight=W]                sampled from the model
 
 A name that exists as a file or a folder as it stands is a path, colons and all.
 """
@@ -19,10 +21,14 @@ from prismaquant.errors import DataError
 if TYPE_CHECKING:
     from prismaquant.types import PathLike
 
-__all__ = ["SUFFIXES", "Source", "parse"]
+__all__ = ["DEFAULT", "SELF", "SUFFIXES", "Source", "builtin", "parse"]
+
+#: Names that are no path.
+DEFAULT, SELF = "default", "self"
 
 SUFFIXES = (".txt", ".jsonl", ".npy")
 
+_BUILTIN = (Path(__file__).with_name("data") / "default.txt",)
 _SPELLING = "write PATH:n=K,weight=W,split=NAME, each of them optional"
 _KEYS = ("n", "weight", "split")
 
@@ -36,7 +42,7 @@ class Source:
     name
         As the user wrote it, without options.
     files
-        What it holds, in order.
+        What it holds, in order; none if it is sampled from the model.
     windows
         How many windows to draw; ``None``: a share by ``weight`` of what the sources with a number leave.
     weight
@@ -47,6 +53,11 @@ class Source:
     files: tuple[Path, ...]
     windows: int | None = None
     weight: float = 1.0
+
+
+def builtin() -> Source:
+    """The built-in text: prose, dialogue, code, lists and arithmetic in plain English, made for this purpose."""
+    return Source(DEFAULT, _BUILTIN)
 
 
 def parse(spec: PathLike) -> Source:
@@ -60,7 +71,13 @@ def parse(spec: PathLike) -> Source:
     text = os.fspath(spec)
     name, options = (text, dict[str, str]()) if Path(text).exists() else _options(text)
     split = options.get("split")
-    return Source(name, _files(Path(name), split), _windows(options, text), _weight(options, text))
+    if name in (DEFAULT, SELF) and not Path(name).exists():
+        if split is not None:
+            raise DataError("has no splits", where=text, hint=_SPELLING)
+        files = _BUILTIN if name == DEFAULT else ()
+    else:
+        files = _files(Path(name), split)
+    return Source(name, files, _windows(options, text), _weight(options, text))
 
 
 def _options(text: str) -> tuple[str, dict[str, str]]:

@@ -85,9 +85,8 @@ def test_quantize_for_people(run, source, data, tmp_path):
     assert "model.layers.*.self_attn.qkv_proj" in shown.out
     assert "no plan within the budget is below" in shown.out
     assert f"{tmp_path / 'out.work'} (the checkpoint does not need them)" in shown.out
-    assert [line.split()[0] for line in shown.err.splitlines()] == [
-        *("data:", "data:", "data:", "forward", "head", "backward", "price", "polish", "export", "verify")
-    ]
+    said = dict.fromkeys(line.split()[0] for line in shown.err.splitlines())  # a slow stage says more than one line
+    assert list(said) == ["data:", "forward", "head", "backward", "price", "polish", "export", "verify"]
 
 
 def test_verify(run, made, source):
