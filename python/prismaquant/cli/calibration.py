@@ -22,12 +22,16 @@ def add_schemes(group: argparse._ActionsContainer) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """The group of what is measured on."""
+def add_data(parser: argparse.ArgumentParser, *, needed: str = "") -> None:
+    """The group of what is measured on; ``needed`` says when, if not always."""
     data = parser.add_argument_group("calibration data")
-    needed = "" if required else "; needed with a budget"
     data.add_argument(
-        "--data", required=required, metavar="FILE", help=f"text (.txt, .jsonl) or token ids (.npy){needed}"
+        "--data",
+        action="append",
+        metavar="SPEC",
+        help="text (.txt, .jsonl), token ids (.npy) or a folder of them, as PATH[:n=WINDOWS][,weight=W][,split=NAME]; "
+        "'self' is sampled from the model, 'default' is a built-in text; repeat it to mix several "
+        f"(default: default{needed})",
     )
     data.add_argument("--samples", type=int, default=128, metavar="N", help="windows (default: %(default)s)")
     data.add_argument(

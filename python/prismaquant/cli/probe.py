@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", "--out", dest="out", metavar="SENSITIVITY", help="the file to write; it is used again"
     )
     add_schemes(parser)
-    add_data(parser, required=True)
+    add_data(parser)
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--work-dir", metavar="DIR", help="keeps renderings for 'export', and the layers that are finished"

@@ -23,6 +23,7 @@ EXAMPLES = """\
 examples:
   prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-4.75 --bpw 4.75 --data calibration.txt
   prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-1GB --size 1GB --data calibration.jsonl --work-dir ./work
+  prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-4.5 --bpw 4.5 --data chats.jsonl:n=100 --data prose/
   prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-FP8 --schemes FP8_DYNAMIC
 """
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_output(parser)
     add_budget(parser)
-    add_data(parser, required=False)
+    add_data(parser, needed=", where data is needed")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--work-dir", metavar="DIR", help="stage files, used again by later runs (default: OUT.work)")
     add_writing(machine)
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     advanced.add_argument(
         "--preset",
         metavar="NAME",
-        help="solver: rtn, scale_sweep, fast or best (default: best with calibration text, else scale_sweep)",
+        help="solver: rtn, scale_sweep, fast or best (default: best where data is used, else scale_sweep)",
     )
     advanced.add_argument(
         "--no-polish",

@@ -35,7 +35,7 @@ __all__ = ["evaluate", "probe"]
 
 def probe(
     model: PathLike | Model,
-    data: PathLike,
+    data: PathLike | Sequence[PathLike] | None = None,
     *,
     out: PathLike | None = None,
     schemes: Sequence[str] = DEFAULT_MENU,
@@ -62,7 +62,10 @@ def probe(
     Parameters
     ----------
     data
-        Calibration text (``.txt``, ``.jsonl``) or token ids (``.npy``).
+        Calibration text (``.txt``, ``.jsonl``), token ids (``.npy``), a folder of them, or several of these; each may
+        be followed by options: ``"a.jsonl:n=128"`` (so many windows), ``"b.txt:weight=3"`` (share of the rest),
+        ``"folder:split=train"``. ``"self"`` is sampled from the model. By default a built-in text (``"default"``);
+        text like what the model will read is better. What was drawn is logged.
     out
         Where to keep the result. A sensitivity that is there already and was made from the same model, data and
         settings is returned as it is if it has prices for all of ``schemes`` and the work folder the renderings; one

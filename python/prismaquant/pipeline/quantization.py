@@ -54,7 +54,7 @@ def quantize(
     *,
     bpw: float | None = None,
     size: int | str | None = None,
-    data: PathLike | None = None,
+    data: PathLike | Sequence[PathLike] | None = None,
     schemes: Sequence[str] = DEFAULT_MENU,
     samples: int = 128,
     price_samples: int = 32,
@@ -84,10 +84,10 @@ def quantize(
         The budget, one of the two; see `plan`. Without one the menu must hold one scheme beside BF16: a uniform
         checkpoint.
     data
-        Calibration text; needed with a budget, for schemes with a calibrated activation scale, and for presets that
-        solve for it.
+        Calibration text, see `probe`. With a budget, for schemes with a calibrated activation scale, and for presets
+        that solve for it, the default is a built-in text; otherwise none is used.
     preset
-        Solver preset that renders the weights: by default ``"best"`` with calibration text, ``"scale_sweep"`` without.
+        Solver preset that renders the weights: by default ``"best"`` where data is used, else ``"scale_sweep"``.
     polish
         Whether the chosen units are solved once more for the inputs that they really get (`polish`), where the preset
         solves for inputs at all.
@@ -111,19 +111,18 @@ def quantize(
     source, menu = open(model), menu_of(schemes)
     total, shard_bytes = None if size is None else parse_bytes(size), parse_bytes(shard_size)
     target = Path(out).resolve()  # now: with force, it may be the current folder that is replaced
+    calibrated = bpw is not None or total is not None or any(get_scheme(name).needs_input_amax for name in menu)
     if preset is None:
-        preset = DEFAULT_PRESET if data is None else CALIBRATED_PRESET
-    calibrated = preset_needs_gram(preset) or bpw is not None or total is not None
-    calibrated = calibrated or any(get_scheme(name).needs_input_amax for name in menu)
+        preset = CALIBRATED_PRESET if calibrated or data is not None else DEFAULT_PRESET
+    calibrated = calibrated or preset_needs_gram(preset)
     work = _work_folder(target, work_dir) if calibrated or work_dir is not None else None
     check_threads(threads)
     largest = check_budget(source, bpw=bpw, size=total, schemes=menu)
     _check_room(source, menu, target, largest, work, preset, force)
     if calibrated:
-        _check_calibration(data, price)
+        _check_calibration(price)
     sensitivity = None
     if calibrated:
-        assert data is not None
         assert work is not None
         sensitivity = probe(
             source,
@@ -195,13 +194,7 @@ def _work_folder(target: Path, work_dir: PathLike | None) -> Path:
     return work
 
 
-def _check_calibration(data: PathLike | None, price: str) -> None:
-    if data is None:
-        raise ArgumentError(
-            "is missing; a budget, calibrated activation scales and solvers are made with it",
-            where="data",
-            hint="give calibration text (--data FILE)",
-        )
+def _check_calibration(price: str) -> None:
     require_extra("probe", "torch", "transformers")
     from prismaquant.calibration import PRICES
 

@@ -69,8 +69,6 @@ def test_usage(arguments, message, hint, refused):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--bpw", 5], "is missing"),
-        (["--schemes", "NVFP4"], "is missing"),
         ([], "no budget, and a menu of 2 schemes"),
         (["--schemes", ","], "schemes is empty"),
         (["--schemes", "NVFP5"], "unknown scheme 'NVFP5'"),
@@ -80,10 +78,6 @@ def test_usage(arguments, message, hint, refused):
         (["--size", "0GB"], "size is 0"),
         (["--schemes", "NVFP4A16", "--shard-size", "5 apples"], "'5 apples' is not a size"),
         (["--schemes", "NVFP4A16", "--threads", "0"], "threads: 0"),
-        (
-            ["--schemes", "NVFP4A16", "--preset", "best"],
-            "is missing; a budget, calibrated activation scales and solvers",
-        ),
         (["--schemes", "NVFP4A16", "--preset", "bets"], "unknown preset 'bets'"),
         (["--bpw", 5, "--data", "DATA", "--price", "fair"], "unknown price 'fair'"),
         (["--bpw", 5, "--data", "DATA", "--samples", "0"], "samples is 0"),

@@ -74,7 +74,8 @@ def test_options_are_in_kebab_case_and_underscores_are_understood(verb):
             if f"--{name.replace('_', '-')}" in action.option_strings:
                 options = parser_of(verb).options_of([*needed, f"--{spelling}", value])
                 assert options == parser_of(verb).options_of([*needed, f"--{spelling}={value}"])
-                assert options[name] == (("X",) if name == "schemes" else (action.type or str)(value))
+                expected = {"schemes": ("X",), "data": ["X"] if verb != "eval" else "X"}
+                assert options[name] == expected.get(name, (action.type or str)(value))
 
 
 def test_the_function_gets_what_was_typed(monkeypatch, capsys):
@@ -101,6 +102,9 @@ def test_the_function_gets_what_was_typed(monkeypatch, capsys):
                 "--force",
                 "--threads",
                 "3",
+                "--data",
+                "a.jsonl:n=3",
+                "--data=self",
             ]
         )
         == 1
@@ -110,7 +114,7 @@ def test_the_function_gets_what_was_typed(monkeypatch, capsys):
         name: parameter.default for name, parameter in inspect.signature(pipeline_quantize()).parameters.items()
     }
     expected |= {"model": "M", "out": "O", "bpw": 4.5, "schemes": ("FP8_DYNAMIC", "BF16"), "work_dir": "W_1"}
-    expected |= {"force": True, "threads": 3}
+    expected |= {"force": True, "threads": 3, "data": ["a.jsonl:n=3", "self"]}
     del expected["progress"]
     assert seen == expected
     assert capsys.readouterr().err == "error: far enough\n"

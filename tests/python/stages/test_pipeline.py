@@ -222,6 +222,17 @@ def test_uniform_needs_no_data_and_no_work_folder(source, tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("settings", [{"bpw": 6}, {"schemes": ["NVFP4A16"], "preset": "fast"}])
+def test_where_data_is_needed_and_none_is_named_the_built_in_text_serves(source, tmp_path, settings, caplog):
+    with caplog.at_level("INFO", logger="prismaquant"):
+        report = pq.quantize(source, tmp_path / "out", **settings, **{**FEW, "data": None})
+    assert caplog.messages[:2] == [
+        "data: no text was named, the built-in one is used; text like what the model will read is better",
+        "data: 9 windows of 32 tokens (9 of default)",
+    ]
+    assert report.plan.preset == settings.get("preset", "best")
+
+
 def test_uniform_shares_the_renderings_of_a_work_folder(first, source, work, tmp_path):
     report = pq.quantize(source, tmp_path / "out", schemes=["NVFP4A16"], work_dir=work)
     assert report.work_dir == work
@@ -232,8 +243,6 @@ def test_uniform_shares_the_renderings_of_a_work_folder(first, source, work, tmp
 
 
 def test_quantized_activations_on_request(source, work, tmp_path):
-    with pytest.raises(ArgumentError, match="data: is missing"):
-        pq.quantize(source, tmp_path / "out", schemes=["NVFP4"])
     report = pq.quantize(source, tmp_path / "out", schemes=["NVFP4"], work_dir=work, **FEW)
     assert report.verify.ok
     assert report.plan.predicted_kl > 0
@@ -337,8 +346,6 @@ def test_calibration_text_makes_a_uniform_build_better(source, tmp_path):
     assert swept.plan.bytes == solved.plan.bytes
     measure = {"source": source, "data": CALIBRATION, "tokens": 512, "seq_len": 32}
     assert pq.evaluate(solved.export.path, **measure).kl.value < pq.evaluate(swept.export.path, **measure).kl.value
-    with pytest.raises(ArgumentError, match=r"data: is missing; .* solvers are made with it"):
-        pq.quantize(source, tmp_path / "out", schemes=["NVFP4A16"], preset="fast")
     with pytest.raises(ArgumentError, match="preset 'fast' solves for the inputs"):
         pq.plan(source, schemes=["NVFP4A16"], preset="fast")
 
