@@ -64,7 +64,7 @@ def sample(model: Model, tokenizer: Tokenizer, windows: int, seq_len: int, seed:
 
 
 def _load(model: Model) -> Any:
-    loaded = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         model.path, dtype="auto", local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
     return loaded.eval()
@@ -73,11 +73,12 @@ def _load(model: Model) -> Any:
 @torch.no_grad()
 def _generate(loaded: Any, windows: int, seq_len: int, bos: int | None) -> np.ndarray[Any, np.dtype[np.int64]]:
     # In place of the folder's own, whose penalties, cuts and ends would apply where nothing else is said.
-    loaded.generation_config = GenerationConfig(
+    config: Any = GenerationConfig
+    loaded.generation_config = config(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=seq_len - 1, pad_token_id=bos or 0
     )
     vocabulary = loaded.config.vocab_size
-    starts = torch.randint(vocabulary, (windows, 1)) if bos is None else torch.full((windows, 1), bos)
+    starts: Any = torch.randint(vocabulary, (windows, 1)) if bos is None else torch.full((windows, 1), bos)
     parts = [loaded.generate(start, attention_mask=torch.ones_like(start)) for start in starts.split(_BATCH)]
     return np.ascontiguousarray(torch.cat(parts).numpy(), dtype=np.int64)
 

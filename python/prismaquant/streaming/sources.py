@@ -28,7 +28,7 @@ DEFAULT, SELF = "default", "self"
 
 SUFFIXES = (".txt", ".jsonl", ".npy")
 
-_BUILTIN = (Path(__file__).with_name("data") / "default.txt",)
+_BUILTIN: tuple[Path, ...] = (Path(__file__).with_name("data") / "default.txt",)
 _SPELLING = "write PATH:n=K,weight=W,split=NAME, each of them optional"
 _KEYS = ("n", "weight", "split")
 
