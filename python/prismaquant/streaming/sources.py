@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT", "SELF", "SUFFIXES", "Source", "builtin", "parse"]
 
 #: Names that are no path.
-DEFAULT, SELF = "default", "self"
+DEFAULT = "default"
+SELF = "self"
 
 SUFFIXES = (".txt", ".jsonl", ".npy")
 
