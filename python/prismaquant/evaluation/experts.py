@@ -1,7 +1,7 @@
-"""Quantized experts: decoded into a folder of their own, which transformers can load.
+"""Experts of quantized models: decoded and packed in a folder of their own, which transformers can load.
 
 transformers 5 packs the tensors of single experts into one parameter. Those in NVFP4 it reads without their global
-scale, and a model whose layers have experts in different schemes not at all. Engines load both right.
+scale, and a model whose layers have experts in different schemes, or in none, not at all. Engines load all of them.
 
 The inputs of experts are not quantized then: a scheme that quantizes them looks a little better than it is.
 """
@@ -30,13 +30,15 @@ __all__ = ["decoded_experts"]
 
 _CONFIG, _KEY, _INDEX = "config.json", "quantization_config", "model.safetensors.index.json"
 
+_EXPERTS = "experts.safetensors"
+
 #: Suffix of the codes of an expert, and how many codes lie in one stored column -> format.
 _FORMATS = {"weight_packed": ("nvfp4", 2), "weight": ("fp8_e4m3_channel", 1)}
 
 
 @contextmanager
 def decoded_experts(folder: Path) -> Iterator[Path]:
-    """``folder`` itself, or where it has quantized experts a copy in which these are in bfloat16; deleted afterwards.
+    """``folder`` itself, or of a quantized model with experts a copy in which these are in bfloat16, deleted afterwards.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def decoded_experts(folder: Path) -> Iterator[Path]:
     """
     files = sorted(folder.glob("*.safetensors"))
     banks = _banks(folder)
-    if not banks or not any(_quantized(file, banks) for file in files):
+    if not banks:
         yield folder
         return
     with tempfile.TemporaryDirectory() as name:
@@ -58,10 +60,16 @@ def decoded_experts(folder: Path) -> Iterator[Path]:
             with safe_open(file, framework="pt") as opened:
                 places.update(dict.fromkeys(opened.keys(), file.name))
         weight_map = {}
+        experts: dict[str, torch.Tensor] = {}
         for file in files:
             tensors = _decode(folder, file, places, banks)
+            for key in [key for key in tensors if banks.fullmatch(key.removesuffix(".weight"))]:
+                experts[key.removesuffix(".weight")] = tensors.pop(key)
             weight_map.update(dict.fromkeys(tensors, file.name))
             save_file(tensors, copy / file.name, {"format": "pt"})
+        packed = _pack(folder, experts)
+        weight_map.update(dict.fromkeys(packed, _EXPERTS))
+        save_file(packed, copy / _EXPERTS, {"format": "pt"})
         (copy / _INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
         config = json.loads((folder / _CONFIG).read_bytes())
         (copy / _CONFIG).write_text(json.dumps(_without(config, sorted(places), banks)))
@@ -85,9 +93,24 @@ def _banks(folder: Path) -> re.Pattern[str] | None:
     return re.compile("|".join(kinds)) if kinds else None
 
 
-def _quantized(file: Path, banks: re.Pattern[str]) -> bool:
-    with safe_open(file, framework="pt") as opened:
-        return any(key.endswith("_scale") and banks.fullmatch(key.rpartition(".")[0]) for key in opened.keys())  # noqa: SIM118
+def _pack(folder: Path, experts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The parameters in which transformers holds ``experts``, by name of the Linear."""
+    sizes: dict[str, int] = {}
+    for name in experts:
+        bank, expert, _ = name.rsplit(".", 2)
+        sizes[bank] = max(sizes.get(bank, 0), int(expert) + 1)
+    packed = {}
+    try:
+        for bank, size in sizes.items():
+            gate, up, down = (
+                torch.stack([experts[f"{bank}.{expert}.{name}"] for expert in range(size)])
+                for name in ("gate_proj", "up_proj", "down_proj")
+            )
+            packed[f"{bank}.gate_up_proj"] = torch.cat([gate, up], dim=1)
+            packed[f"{bank}.down_proj"] = down
+    except KeyError as cause:
+        raise ModelError(f"has no weight of {cause}", where=str(folder), hint="check it with verify") from cause
+    return packed
 
 
 def _decode(folder: Path, file: Path, places: dict[str, str], banks: re.Pattern[str]) -> dict[str, torch.Tensor]:
