@@ -50,7 +50,7 @@ def main() -> None:
             seq_len=options.seq_len,
             work_dir=work,
         )
-        cache = render_cache(model, sensitivity.preset, sensitivity.calibration, work)
+        cache = render_cache(model, sensitivity.preset, sensitivity.calibration, Path(work))
         network = Network.load(options.model)
         text = read_tokens(options.evaluation, model, samples=options.windows, seq_len=options.seq_len).ids
         evaluation = Evaluation(network, torch.from_numpy(text))
