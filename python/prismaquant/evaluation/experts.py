@@ -38,7 +38,7 @@ _FORMATS = {"weight_packed": ("nvfp4", 2), "weight": ("fp8_e4m3_channel", 1)}
 
 @contextmanager
 def decoded_experts(folder: Path) -> Iterator[Path]:
-    """``folder`` itself, or of a quantized model with experts a copy in which these are in bfloat16, deleted afterwards.
+    """``folder``, or of a quantized model with experts a copy in which these are in bfloat16; deleted afterwards.
 
     Raises
     ------

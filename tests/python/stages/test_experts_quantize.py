@@ -75,3 +75,17 @@ def test_experts_are_evaluated_with_the_weights_that_were_written(scheme: str, f
             )[kind]
             wanted = torch.from_numpy(get_codec(format).decode(quantized[linear.name])).to(torch.bfloat16)
             torch.testing.assert_close(found, wanted.float(), rtol=2**-7, atol=0)
+
+
+@pytest.mark.parametrize("of_banks", [("NVFP4A16", "FP8_DYNAMIC"), ("BF16", "BF16")])
+def test_banks_of_different_schemes_are_evaluated(of_banks: tuple[str, str], folder: Path, tmp_path: Path) -> None:
+    """transformers alone expects one scheme for all experts of a model that is quantized at all."""
+    model = open_model(folder)
+    schemes = [of_banks[unit.layer] if unit.experts else "FP8_DYNAMIC" for unit in model.units]
+    export(model, plan_of(model, schemes), tmp_path / "out")
+    loaded = load(tmp_path / "out")
+    for unit in model.units:
+        if unit.experts:
+            gate = torch.from_numpy(model.read_weight(unit.linears[0]))
+            found = loaded.get_submodule(unit.name).gate_up_proj[0, : len(gate)].detach()
+            assert float((found - gate).norm() / gate.norm()) < (0.2 if of_banks[unit.layer] != "BF16" else 1e-9)
