@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prismaquant.errors import ArgumentError, StageFileError
+from prismaquant.formats import get_scheme
 from prismaquant.pipeline.inputs import check_threads, open, plan_of, require_extra, sensitivity_of
 from prismaquant.pipeline.work import gram_store, render_cache, spool_folder, windows_file, working
 from prismaquant.progress import Progress, silent
@@ -49,13 +51,13 @@ def polish(
         Result of `plan`, or its file (the recipe). Its preset must be one that solves for the inputs of the model.
     out
         Folder for the renderings and the report ``polish.json``, for `export`. An interrupted run goes on from what is
-        there.
+        there, and a finished one is returned if its renderings are whole.
     sensitivity
         Result of `probe` that the plan was made from, or its file.
     work_dir
         The work folder of that `probe`.
     restart
-        Discard what ``out`` holds, whatever plan it was made for.
+        Discard the polish in ``out``, whatever plan it was made for; a folder with anything else in it is refused.
     max_memory, device, threads
         As in `probe`.
 
@@ -101,7 +103,9 @@ def polish(
             raise StageFileError(
                 "holds windows of another probe than the sensitivity's", where=str(work), hint="probe again (--restart)"
             )
-        found = _found(folder, decided, restart=restart)
+        if restart:
+            _discard(folder)
+        found = _found(folder, source, decided)
         if found is not None:
             return found
         states = states_bytes(source, draw)
@@ -123,21 +127,59 @@ def polish(
     return done
 
 
-def _found(folder: Path, plan: Plan, *, restart: bool) -> Polish | None:
-    """The finished polish of ``plan`` in ``folder``; that of another plan is refused, or discarded."""
+def _discard(folder: Path) -> None:
+    """Remove what polishes wrote into ``folder``.
+
+    Raises
+    ------
+    StageFileError
+        There is something else, too: nothing was removed.
+    """
+    from prismaquant.files import polish as file
+
+    foreign = sorted(path.name for path in folder.glob("*") if not _is_of_a_polish(path))
+    if foreign:
+        raise StageFileError(
+            f"holds what no polish wrote ({foreign[0]})", where=str(folder), hint="choose another folder"
+        )
+    (folder / file.FILE).unlink(missing_ok=True)  # first: without it the rest is at most an unfinished polish
+    for path in folder.glob("*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_of_a_polish(path: Path) -> bool:
+    """Whether ``path`` is a report, what a killed run left of one, or a folder of polished renderings.
+
+    Those have a record beside every rendering but the last, if the run was killed there; the renderings, Grams and
+    layers of a probe, in folders of such names too, have none.
+    """
+    from prismaquant.files import polish as file
+
+    if path.is_dir() and not path.is_symlink():
+        names = [entry.name for entry in path.iterdir()]
+        recorded = any(name.endswith(".json") for name in names) or len(names) <= 2
+        return recorded and re.fullmatch("[0-9a-f]{16}", path.name) is not None
+    return path.name == file.FILE or path.name.startswith(f".{file.FILE}.")
+
+
+def _found(folder: Path, model: Model, plan: Plan) -> Polish | None:
+    """The finished and whole polish of ``plan`` in ``folder``, if any; that of another plan is refused."""
     from prismaquant.files import polish as file
     from prismaquant.rendering.cache import polished_cache
 
-    mine = polished_cache(folder, plan).folder
-    others = [path for path in folder.glob("*") if path not in (mine, folder / file.FILE)]
+    cache = polished_cache(folder, plan)
+    others = [
+        path for path in folder.glob("*") if path != cache.folder and (path.is_dir() or not _is_of_a_polish(path))
+    ]
     report = file.read(folder / file.FILE) if (folder / file.FILE).exists() else None
-    if restart:
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
     if others or (report is not None and report.plan != plan.fingerprint):
         raise StageFileError(
             "holds the polish of another plan, or other files",
             where=str(folder),
             hint="choose another folder, or discard it (--restart)",
         )
-    return report
+    if report is None:
+        return None
+    units = {unit.name: unit for unit in model.units}
+    formats = {each.name: get_scheme(each.scheme).weight_format for each in report.units}
+    return None if any(cache.get(units[name], format) is None for name, format in formats.items()) else report

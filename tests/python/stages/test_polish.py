@@ -146,6 +146,34 @@ def test_another_plan_is_refused_or_discarded(source, probed, plan, polished, tm
     assert polish(source, other, tmp_path / "out", probed, restart=True).plan == other.fingerprint
 
 
+@pytest.mark.parametrize("part", ["", "renderings", "grams"])
+def test_restart_discards_nothing_but_a_polish(part, source, probed, plan, polished, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(polished, mine)
+    (mine / "thesis.txt").write_text("years")
+    work = tmp_path / "work"
+    shutil.copytree(probed, work)
+    for folder in (mine, work / part):
+        before = content(folder)
+        with pytest.raises(StageFileError, match=r"holds what no polish wrote \(.*\); choose another folder"):
+            polish(source, plan, folder, probed, restart=True)
+        assert content(folder) == before
+    (mine / "thesis.txt").unlink()
+    (mine / ".polish.json.123.0badcafe").write_text("{")  # of a killed run
+    assert polish(source, plan, mine, probed) == polish(source, plan, polished, probed)
+    polish(source, plan, mine, probed, restart=True)
+    assert content(mine) == content(polished)
+
+
+def test_renderings_that_were_lost_are_made_again(source, probed, plan, polished, tmp_path):
+    shutil.copytree(polished, tmp_path / "out")
+    whole = sorted((tmp_path / "out").rglob("*.safetensors"))
+    whole[1].unlink()
+    whole[-1].write_bytes(whole[-1].read_bytes()[:-1])
+    assert polish(source, plan, tmp_path / "out", probed) == polish(source, plan, polished, probed)
+    assert content(tmp_path / "out") == content(polished)
+
+
 def test_what_a_probe_must_have_kept(source, probed, plan, tmp_path):
     work = tmp_path / "work"
     shutil.copytree(probed, work)
