@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from prismaquant.streaming.divergence import divergence
+
 __all__ = ["kl_divergence", "next_token_loss", "same_top1"]
 
 #: Logits per slice: 16 MiB of float32 per temporary.
@@ -14,12 +16,7 @@ _SLICE = 2**22
 
 
 def kl_divergence(source: Tensor, checkpoint: Tensor) -> Tensor:
-    """KL(source || checkpoint) over the full vocabulary, in nats.
-
-    With ``p`` the source's probabilities and ``d`` the difference of the logits, shifted so that its mean under ``p``
-    is zero, KL = log E_p[exp d] = log1p(sum p (expm1(d) - d)). Every term of the sum is >= 0, so nothing cancels: for
-    logits that differ by 1e-3, where the textbook form sum p (log p - log q) has two right digits in float32, the mean
-    over tokens has six. Equal logits give exactly zero.
+    """KL(source || checkpoint) over the full vocabulary, in nats, by the formula of `divergence`.
 
     Parameters
     ----------
@@ -31,7 +28,7 @@ def kl_divergence(source: Tensor, checkpoint: Tensor) -> Tensor:
     Tensor
         float32 ``[...]``, one value per token.
     """
-    return _sliced(_kl, source, checkpoint)
+    return _sliced(divergence, source, checkpoint)
 
 
 def same_top1(source: Tensor, checkpoint: Tensor) -> Tensor:
@@ -67,16 +64,6 @@ def next_token_loss(logits: Tensor, ids: Tensor) -> Tensor:
     """
     loss = torch.nn.functional.cross_entropy
     return torch.stack([loss(z[:-1], i[1:], reduction="none") for z, i in zip(logits, ids, strict=True)])
-
-
-def _kl(source: Tensor, checkpoint: Tensor) -> Tensor:
-    p = source.softmax(-1)
-    d = checkpoint - source
-    d -= (p * d).sum(-1, keepdim=True)
-    kl = torch.log1p(torch.expm1(d).sub_(d).mul_(p).sum(-1))
-    far = ~torch.isfinite(kl)  # exp overflowed: so large a difference has no digits to lose
-    kl[far] = (source[far].log_softmax(-1) + d[far]).logsumexp(-1)
-    return kl
 
 
 def _sliced(function: Callable[[Tensor, Tensor], Tensor], source: Tensor, checkpoint: Tensor) -> Tensor:

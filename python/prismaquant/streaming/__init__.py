@@ -5,6 +5,7 @@
     forward      the layers, on one batch of windows at a time
     calls        what the model's own forward hands to each decoder layer
     residual     the top: final norm, head, and the sampled residuals that start the gradients
+    divergence   how far logits are from those of the source
     observation  what a Linear saw: its input and its output gradients
     experts      the same for banks of experts, which are run expert by expert
     spool        hidden states and gradients that wait, in memory or in files

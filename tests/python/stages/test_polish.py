@@ -6,6 +6,7 @@ import importlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import prismaquant as pq
+from prismaquant.calibration.polish import head
 from prismaquant.calibration.polish.unit import mean_error
 from prismaquant.errors import ArgumentError, RefusedError, StageFileError
 from prismaquant.files import manifest
@@ -220,6 +222,21 @@ def test_the_error_is_the_quadratic_form():
         (found,) = mean_error([(x, y)], {"a": linear}, [{"a": new}], {"a": OutputGram(blocks.numpy(), 7)})
         expected = sum(float(e @ kept @ e) for e in error) / (2 * 5 * 7)
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [1e-3, 1e-1])
+def test_small_divergences_keep_their_digits(size, monkeypatch):
+    """The textbook sum in float32 has lost them; and equal builds are at exactly zero."""
+    monkeypatch.setattr(head, "logits", lambda skeleton, hidden: hidden)
+    monkeypatch.setattr(head, "_MAX_LOGITS", 4000)  # slices of four tokens
+    generator = torch.Generator().manual_seed(0)
+    source = 3 * torch.randn(30, 1000, generator=generator)
+    build = source + size * torch.randn(30, 1000, generator=generator)
+    found, zero = head.divergences(SimpleNamespace(vocabulary=1000), source, [build, source])
+    log_p, log_q = (logits.double().log_softmax(-1) for logits in (source, build))
+    assert found == pytest.approx(float((log_p.exp() * (log_p - log_q)).sum()), rel=1e-4)
+    assert zero == 0
 
 
 def _windows(probed: Path) -> Any:

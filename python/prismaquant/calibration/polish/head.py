@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from prismaquant.streaming.calls import logits
+from prismaquant.streaming.divergence import divergence
 
 if TYPE_CHECKING:
     from prismaquant.streaming.skeleton import Skeleton
@@ -31,10 +32,9 @@ def divergences(skeleton: Skeleton, source: torch.Tensor, builds: list[torch.Ten
     step = max(1, _MAX_LOGITS // skeleton.vocabulary)
     for start in range(0, len(source), step):
         rows = slice(start, start + step)
-        log_p = torch.log_softmax(logits(skeleton, source[rows]), dim=-1)
+        expected = logits(skeleton, source[rows])
         for index, build in enumerate(builds):
-            log_q = torch.log_softmax(logits(skeleton, build[rows]), dim=-1)
-            sums[index] += float((log_p.exp() * (log_p - log_q)).sum(dtype=torch.float64))
+            sums[index] += float(divergence(expected, logits(skeleton, build[rows])).sum(dtype=torch.float64))
     return sums
 
 
