@@ -167,11 +167,14 @@ def test_a_full_disk_under_the_work_folder(refused, source, data, tmp_path, monk
     assert error["where"] == str(tmp_path / "out.work")
 
 
-def test_a_work_folder_that_cannot_be_made(refused, source, data, tmp_path):
+def test_a_work_folder_that_cannot_be_made(run, source, data, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     few = ("--bpw", 5, "--data", data, "--samples", 2, "--seq-len", 16)
-    error = refused(3, "quantize", source, "-o", tmp_path / "out", *few, "--work-dir", tmp_path / "file" / "work")
-    assert "cannot be made" in error["message"]
+    ran = run("quantize", source, "-o", tmp_path / "out", *few, "--work-dir", tmp_path / "file" / "work")
+    assert ran.code == 3
+    assert ran.out == ""
+    assert "error: " in ran.err  # after what was said of the data
+    assert "cannot be made" in ran.err
 
 
 def test_a_file_of_something_else_is_not_overwritten(refused, made, source, data, tmp_path):
