@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Environment", "Package", "doctor", "get_include"]
+__all__ = ["Environment", "Package", "doctor", "get_include", "machine_memory"]
 
 #: Optional packages, with the extra that brings them.
 _OPTIONAL = {
@@ -93,3 +93,8 @@ def _installed(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def machine_memory() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from prismaquant.environment import machine_memory
 from prismaquant.errors import ModelError, RefusedError
 from prismaquant.quantity import format_bytes
 from prismaquant.rendering.grams import output_gram_bytes
@@ -71,7 +71,7 @@ def fits_in_memory(model: Model, states: int, max_memory: int | None) -> bool:
     """
     needed = working_bytes(model)
     if max_memory is None:
-        return needed + states <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return needed + states <= machine_memory() // 2
     if needed > max_memory:
         raise RefusedError(
             f"{format_bytes(max_memory)} are allowed, about {format_bytes(needed)} are needed for the largest layer",

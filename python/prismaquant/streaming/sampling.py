@@ -7,13 +7,13 @@ them. Every window is one text that starts with BOS (with a random token if the 
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from prismaquant.environment import machine_memory
 from prismaquant.errors import ModelError, RefusedError
 from prismaquant.quantity import format_bytes
 from prismaquant.streaming.packing import Packed, check_ids
@@ -42,7 +42,7 @@ def sample(model: Model, tokenizer: Tokenizer, windows: int, seq_len: int, seed:
     ModelError
         transformers cannot load or run it.
     """
-    needed, allowed = 2 * model.nbytes, _memory() // 2
+    needed, allowed = 2 * model.nbytes, machine_memory() // 2
     if needed > allowed:
         raise RefusedError(
             f"sampling from it takes about {format_bytes(needed)} of memory, {format_bytes(allowed)} may be used",
@@ -81,8 +81,3 @@ def _generate(loaded: Any, windows: int, seq_len: int, bos: int | None) -> np.nd
     starts: Any = torch.randint(vocabulary, (windows, 1)) if bos is None else torch.full((windows, 1), bos)
     parts = [loaded.generate(start, attention_mask=torch.ones_like(start)) for start in starts.split(_BATCH)]
     return np.ascontiguousarray(torch.cat(parts).numpy(), dtype=np.int64)
-
-
-def _memory() -> int:
-    """Bytes of memory of the machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

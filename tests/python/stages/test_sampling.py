@@ -62,10 +62,10 @@ def test_the_bundled_model_writes_likely_text() -> None:
 
 
 def test_a_model_too_large_for_the_memory_is_refused(model: Model, monkeypatch) -> None:
-    monkeypatch.setattr(sampling, "_memory", lambda: 4 * model.nbytes - 1)
+    monkeypatch.setattr(sampling, "machine_memory", lambda: 4 * model.nbytes - 1)
     with pytest.raises(RefusedError, match=r"sampling from it takes about .* of memory, .* may be used; give text"):
         read_tokens("self", model, samples=1, seq_len=12)
-    monkeypatch.setattr(sampling, "_memory", lambda: 4 * model.nbytes)
+    monkeypatch.setattr(sampling, "machine_memory", lambda: 4 * model.nbytes)
     read_tokens("self", model, samples=1, seq_len=12)
 
 
