@@ -90,7 +90,7 @@ def probe(
     keep_grams
         Keep the Grams of the inputs in the work folder, too.
     restart
-        Discard ``out`` and what the work folder holds, whatever they were made from.
+        Discard the sensitivity in ``out`` and what the work folder holds, whatever they were made from.
     max_memory
         Bytes that may be used, or text (``"24GiB"``); by default half of the machine's memory. Hidden states between
         the layers wait on disk, in the work folder, where they do not fit.
@@ -134,8 +134,8 @@ def probe(
             work = Path(work_dir)
             stack.enter_context(working(work, source, calibration, restart=restart))
             cache, grams = render_cache(source, preset, calibration, work), gram_store(source, calibration, work)
-        if out is not None and Path(out).exists() and not restart:
-            found = file.read(Path(out))
+        found = None if out is None or not Path(out).exists() else file.read(Path(out))
+        if out is not None and found is not None and not restart:
             settings = {
                 "model": source.fingerprint,
                 "data": solved_for,

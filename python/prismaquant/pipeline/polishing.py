@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,9 +97,9 @@ def polish(
     from prismaquant.streaming import Spool
 
     work, folder = Path(work_dir), Path(out)
+    draw = Draw.read(windows_file(work))  # before the folder is claimed: a wrong one is left as it is
     with ExitStack() as stack:
         stack.enter_context(working(work, source, measured.calibration, restart=False))
-        draw = Draw.read(windows_file(work))
         if draw.fingerprints != (measured.data, measured.price_data):
             raise StageFileError(
                 "holds windows of another probe than the sensitivity's", where=str(work), hint="probe again (--restart)"
@@ -107,6 +108,8 @@ def polish(
             _discard(folder)
         found = _found(folder, source, decided)
         if found is not None:
+            found = replace(found, predicted_kl=decided.predicted_kl)  # equal schemes can have other prices
+            file.write(folder / file.FILE, found)
             return found
         states = states_bytes(source, draw)
         in_memory = fits_in_memory(source, states, None if max_memory is None else parse_bytes(max_memory))

@@ -27,6 +27,9 @@ _FILE, _LOCK = "work.json", ".lock"
 _RENDERINGS, _GRAMS, _POLISH, _JOURNAL, _SPOOL = "renderings", "grams", "polish", "journal", "spool"
 _WINDOWS = "windows.safetensors"
 
+#: What the names of folders of hidden states begin with.
+_STATES = "prismaquant-"
+
 
 @dataclass(frozen=True, slots=True)
 class _Work:
@@ -45,7 +48,7 @@ def working(folder: Path, model: Model, calibration: str, *, restart: bool) -> I
     calibration
         `Sensitivity.calibration`.
     restart
-        Whether the stage files that are there are discarded.
+        Whether the stage files that are there are discarded. In a folder that was no work folder nothing is.
 
     Raises
     ------
@@ -66,10 +69,10 @@ def working(folder: Path, model: Model, calibration: str, *, restart: bool) -> I
         ) from None
     try:
         _claim(folder, _Work(model.fingerprint, calibration), restart)
-        shutil.rmtree(folder / _SPOOL, ignore_errors=True)  # what a killed run left
+        for left in (folder / _SPOOL).glob(f"{_STATES}*"):  # by a killed run
+            shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
-        shutil.rmtree(folder / _SPOOL, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
@@ -115,8 +118,8 @@ def spool_folder(work_dir: Path | None, nbytes: int) -> Iterator[Path]:
     from tempfile import TemporaryDirectory
 
     if work_dir is not None:
-        (work_dir / _SPOOL).mkdir()
-    with TemporaryDirectory(prefix="prismaquant-", dir=work_dir and work_dir / _SPOOL) as name:
+        make_folder(work_dir / _SPOOL)
+    with TemporaryDirectory(prefix=_STATES, dir=work_dir and work_dir / _SPOOL) as name:
         free = shutil.disk_usage(name).free
         if free < nbytes:
             raise RefusedError(
@@ -131,7 +134,8 @@ def _claim(folder: Path, work: _Work, restart: bool) -> None:
     from prismaquant.files import record
 
     path = folder / _FILE
-    if restart:
+    if restart and path.exists():
+        record.read(path, _Work, SCHEMA)  # or it is not ours to empty
         for part in (_RENDERINGS, _GRAMS, _POLISH, _JOURNAL):
             shutil.rmtree(folder / part, ignore_errors=True)
         path.unlink(missing_ok=True)

@@ -205,12 +205,13 @@ def test_stage_files_of_another_model_are_refused_until_told_to_restart(first, s
     assert report.verify.ok
 
 
-def test_a_file_of_something_else_is_refused_not_replaced(source, tmp_path):
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_file_of_something_else_is_refused_not_replaced(restart, source, tmp_path):
     path = tmp_path / "model.safetensors"
     shutil.copyfile(next(source.glob("*.safetensors")), path)
     before = path.read_bytes()
     with pytest.raises(StageFileError, match=r"model\.safetensors: has no schema id"):
-        pq.probe(source, **FEW, out=path)
+        pq.probe(source, **FEW, out=path, restart=restart)
     assert path.read_bytes() == before
 
 

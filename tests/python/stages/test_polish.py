@@ -176,6 +176,18 @@ def test_renderings_that_were_lost_are_made_again(source, probed, plan, polished
     assert content(tmp_path / "out") == content(polished)
 
 
+def test_a_finished_polish_serves_a_plan_of_the_same_schemes(source, probed, plan, polished, tmp_path):
+    shutil.copytree(polished, tmp_path / "out")
+    found = polish(source, replace(plan, predicted_kl=0.5), tmp_path / "out", probed)
+    assert found == replace(polish(source, plan, polished, probed), predicted_kl=0.5)
+
+
+def test_a_wrong_work_folder_is_left_as_it_is(source, probed, plan, tmp_path):
+    with pytest.raises(StageFileError, match="has no windows of a probe"):
+        pq.polish(source, plan, tmp_path / "out", sensitivity=probed / "sensitivity", work_dir=tmp_path / "work")
+    assert not any(tmp_path.iterdir())
+
+
 def test_what_a_probe_must_have_kept(source, probed, plan, tmp_path):
     work = tmp_path / "work"
     shutil.copytree(probed, work)

@@ -118,6 +118,15 @@ def test_two_processes_do_not_share_a_work_folder(source, tmp_path):
     probe(source, tmp_path, progress=second)
 
 
+def test_a_folder_that_was_no_work_folder_is_not_emptied(source, tmp_path):
+    for name in ("renderings", "polish", "spool"):
+        (tmp_path / "work" / name).mkdir(parents=True)
+        (tmp_path / "work" / name / "mine").write_text(name)
+    probe(source, tmp_path, restart=True, max_memory=working_bytes(pq.open(source)))
+    for name in ("renderings", "polish", "spool"):
+        assert (tmp_path / "work" / name / "mine").read_text() == name
+
+
 def test_too_little_memory_is_refused(source, tmp_path):
     with pytest.raises(RefusedError, match=r"1\.00 MiB are allowed, about 1\.00 GiB are needed"):
         probe(source, tmp_path, max_memory="1MiB")
