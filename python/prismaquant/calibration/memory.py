@@ -40,8 +40,8 @@ def states_bytes(model: Model, draw: Draw, probes: int, price_probes: int) -> in
     return 4 * hidden_size(model) * (tokens + draw.prices.size * (kept + price_probes))
 
 
-def working_bytes(model: Model) -> int:
-    """About what is needed beside the states: what `walk` holds of the model in float32, twice, and the Grams."""
+def working_bytes(model: Model, layers_held: int = 2) -> int:
+    """About what is needed beside the states: the largest layer, so often as it is held in float32, and the Grams."""
     layers = [0] * model.num_layers
     gram = bank = 0
     for unit in model.units:
@@ -51,25 +51,27 @@ def working_bytes(model: Model) -> int:
         if unit.experts:  # all of them are in work together
             bank = max(bank, sum(4 * x.columns**2 + output_gram_bytes(x.rows) for x in unit.linears))
     others = [4 * model.tensors[name].parameters for name in model.passthrough]
-    return _BASE + 2 * max(*layers, *others, 0) + 5 * gram + bank
+    return _BASE + layers_held * max(*layers, *others, 0) + 5 * gram + bank
 
 
-def fits_in_memory(model: Model, states: int, max_memory: int | None) -> bool:
+def fits_in_memory(model: Model, states: int, max_memory: int | None, layers_held: int = 2) -> bool:
     """Whether the states can wait in memory.
 
     Parameters
     ----------
     states
-        `states_bytes`.
+        Bytes of the states.
     max_memory
         Bytes that may be used; ``None``: half of the machine's memory, and no refusal.
+    layers_held
+        How often the weights of a layer are in memory.
 
     Raises
     ------
     RefusedError
         Even without the states more is needed than ``max_memory``.
     """
-    needed = working_bytes(model)
+    needed = working_bytes(model, layers_held)
     if max_memory is None:
         return needed + states <= machine_memory() // 2
     if needed > max_memory:

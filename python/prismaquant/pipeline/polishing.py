@@ -91,8 +91,8 @@ def polish(
         )
     require_extra("probe", "torch", "transformers")
     from prismaquant.calibration import Draw, fits_in_memory
+    from prismaquant.calibration.polish import LAYERS_HELD, Stores, states_bytes
     from prismaquant.calibration.polish import polish as run
-    from prismaquant.calibration.polish import states_bytes
     from prismaquant.rendering.cache import polished_cache
     from prismaquant.streaming import Spool
 
@@ -112,15 +112,18 @@ def polish(
             file.write(folder / file.FILE, found)
             return found
         states = states_bytes(source, draw)
-        in_memory = fits_in_memory(source, states, None if max_memory is None else parse_bytes(max_memory))
+        limit = None if max_memory is None else parse_bytes(max_memory)
+        in_memory = fits_in_memory(source, states, limit, layers_held=LAYERS_HELD)
         done = run(
             source,
             decided,
             measured,
             draw,
-            priced=render_cache(source, decided.preset, decided.calibration, work),
-            polished=polished_cache(folder, decided),
-            grams=gram_store(source, measured.calibration, work),
+            Stores(
+                render_cache(source, decided.preset, decided.calibration, work),
+                polished_cache(folder, decided),
+                gram_store(source, measured.calibration, work),
+            ),
             spool=None if in_memory else Spool(stack.enter_context(spool_folder(work, states))),
             device=device,
             threads=threads,

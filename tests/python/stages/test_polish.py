@@ -231,7 +231,7 @@ def test_the_error_is_the_quadratic_form():
             part = gram[start : start + block, start : start + block]
             blocks[start : start + len(part), : len(part)] = part
             kept[start : start + block, start : start + block] = part
-        (found,) = mean_error([(x, y)], {"a": linear}, [{"a": new}], {"a": OutputGram(blocks.numpy(), 7)})
+        (found,) = mean_error([(x, y)], {"a": linear}, [{"a.weight": new}], {"a": OutputGram(blocks.numpy(), 7)})
         expected = sum(float(e @ kept @ e) for e in error) / (2 * 5 * 7)
         assert found == pytest.approx(expected, rel=1e-5)
 

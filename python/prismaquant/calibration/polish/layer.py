@@ -11,10 +11,8 @@ import torch
 from torch import nn
 
 from prismaquant.calibration.inputs import quantize_input
-from prismaquant.streaming.experts import packed_parameters
 
 if TYPE_CHECKING:
-    from prismaquant.model import Linear, Unit
     from prismaquant.streaming.experts import Bank
 
 __all__ = ["ServedInput", "input_of", "inputs_of", "served_inputs", "with_weights"]
@@ -29,32 +27,15 @@ class ServedInput:
 
 
 @contextmanager
-def with_weights(causal: nn.Module, units: Iterable[Unit], weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Inside, the Linears that are in ``weights`` have these, float32 ``[rows, columns]``.
-
-    Parameters
-    ----------
-    units
-        Those that the Linears belong to: all Linears of one are in ``weights``, or none.
-    """
+def with_weights(causal: nn.Module, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Inside, the parameters of ``causal`` that are in ``weights`` are these."""
     with ExitStack() as stack:
-        for unit in units:
-            if unit.linears[0].name not in weights:
-                continue
-            for parameter, linears in _parameters_of(unit).items():
-                owner, _, leaf = parameter.rpartition(".")
-                table: dict[str, Any] = causal.get_submodule(owner)._parameters
-                new = torch.cat([weights[linear.name] for linear in linears]).view(table[leaf].shape)
-                stack.callback(table.__setitem__, leaf, table[leaf])
-                table[leaf] = nn.Parameter(new, requires_grad=False)
+        for name, weight in weights.items():
+            owner, _, leaf = name.rpartition(".")
+            table: dict[str, Any] = causal.get_submodule(owner)._parameters
+            stack.callback(table.__setitem__, leaf, table[leaf])
+            table[leaf] = nn.Parameter(weight, requires_grad=False)
         yield
-
-
-def _parameters_of(unit: Unit) -> dict[str, list[Linear]]:
-    """Name of each parameter of ``unit`` -> the Linears whose rows it holds."""
-    if unit.experts:
-        return packed_parameters(unit)
-    return {f"{linear.name}.weight": [linear] for linear in unit.linears}
 
 
 @contextmanager

@@ -1,24 +1,17 @@
-"""`polish`: one forward walk behind the quantized layers, each unit of the plan solved again for what reaches it.
-
-Four streams of hidden states go through the layers. ``source`` is the model. ``prefix`` has the new weights of every
-unit so far and exact inputs: the difference between its inputs and the source's is what a unit can make up for.
-``before`` and ``after`` are the builds as they are served, inputs quantized, on held-out windows only.
-"""
+"""`polish`: one forward walk behind the quantized layers, each unit of the plan solved again for what reaches it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from prismaquant.calibration.memory import hidden_size
-from prismaquant.calibration.polish.head import divergences, mean_and_error
-from prismaquant.calibration.polish.layer import ServedInput, input_of, inputs_of, served_inputs, with_weights
-from prismaquant.calibration.polish.unit import Inputs, decoded, mean_error, mismatch_grams
+from prismaquant.calibration.polish.head import mean_and_error
+from prismaquant.calibration.polish.layer import ServedInput
+from prismaquant.calibration.polish.streams import Streams
+from prismaquant.calibration.polish.unit import Weights, decoded, mean_error, mismatch_grams
 from prismaquant.calibration.threads import torch_threads
 from prismaquant.errors import RefusedError, StageFileError
 from prismaquant.files import record
@@ -27,14 +20,9 @@ from prismaquant.formats import BF16, get_scheme
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
 from prismaquant.rendering.render import render
-from prismaquant.streaming import Batch, Spool, Windows
-from prismaquant.streaming.forward import Forward, check_windows
-from prismaquant.streaming.skeleton import Skeleton
-from prismaquant.streaming.walk import find_banks, find_linears
+from prismaquant.streaming import Spool
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from prismaquant.calibration.draw import Draw
     from prismaquant.files.plan import Plan
     from prismaquant.files.sensitivity import Sensitivity
@@ -43,21 +31,28 @@ if TYPE_CHECKING:
     from prismaquant.rendering.grams import GramStore
     from prismaquant.rendering.render import Rendering
 
-__all__ = ["polish", "states_bytes"]
+__all__ = ["Stores", "polish"]
 
-_BATCH_WINDOWS = 8
 _UNIT_SCHEMA = "prismaquant.polished-unit/1"
 
-Weights = dict[str, torch.Tensor]
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Files on disk.
 
-def states_bytes(model: Model, draw: Draw) -> int:
-    """Bytes of the hidden states of all streams, which wait in front of a layer, and of the inputs of its units."""
-    inputs = [0] * model.num_layers
-    for unit in model.units:
-        inputs[unit.layer] += unit.linears[0].columns
-    states = hidden_size(model) * (2 * draw.statistics.size + 4 * draw.prices.size)
-    return 4 * (states + max(inputs) * (draw.statistics.size + draw.prices.size))
+    Attributes
+    ----------
+    priced
+        The renderings of the probe.
+    polished
+        Where the kept ones go (`polished_cache`).
+    grams
+        The Grams of the output gradients that the probe has kept.
+    """
+
+    priced: RenderCache
+    polished: RenderCache
+    grams: GramStore
 
 
 def polish(
@@ -65,10 +60,8 @@ def polish(
     plan: Plan,
     sensitivity: Sensitivity,
     draw: Draw,
+    stores: Stores,
     *,
-    priced: RenderCache,
-    polished: RenderCache,
-    grams: GramStore,
     spool: Spool | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -77,18 +70,12 @@ def polish(
     """Solve every quantized unit of ``plan`` again, with the shift for what the layers before it have lost.
 
     Of a unit the new rendering is kept if it lowers the error of the outputs, weighted by the Gram of their gradients,
-    on the windows for prices. A unit that ``polished`` has already is not solved again.
+    on the windows for prices. A unit that was kept by an earlier run is not solved again.
 
     Parameters
     ----------
     draw
         The windows of the probe.
-    priced
-        Its renderings.
-    polished
-        Where the kept ones go (`polished_cache`).
-    grams
-        The Grams of the output gradients that the probe has kept.
     spool, device, threads
         As in `probe`.
 
@@ -99,9 +86,9 @@ def polish(
     ModelError, DataError, NumericError
         As `prismaquant.streaming.walk`.
     """
-    run = _Run(model, plan, sensitivity, draw, priced, polished, grams, spool or Spool(), device, threads, progress)
     with torch.no_grad(), torch_threads(threads):
-        return run.polish()
+        streams = Streams(model, draw, spool or Spool(), device, threads)
+        return _Run(model, plan, sensitivity, stores, streams, threads, progress).polish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,49 +105,33 @@ class _Run:
         model: Model,
         plan: Plan,
         sensitivity: Sensitivity,
-        draw: Draw,
-        priced: RenderCache,
-        polished: RenderCache,
-        grams: GramStore,
-        spool: Spool,
-        device: str,
+        stores: Stores,
+        streams: Streams,
         threads: int | None,
         progress: Progress,
     ) -> None:
-        parts = [Windows(draw.statistics), Windows(draw.prices)]
-        check_windows(model, parts, seed=0, batch_windows=_BATCH_WINDOWS)
-        self._fit = parts[0].batches(0, 0, _BATCH_WINDOWS)
-        self._held_out = parts[1].batches(1, len(draw.statistics), _BATCH_WINDOWS)
         self._model, self._plan = model, plan
-        self._schemes = {unit.name: unit.scheme for unit in plan.units}
+        self._schemes = {unit.name: get_scheme(unit.scheme) for unit in plan.units}
         self._input_scales = {unit.name: unit.input_global_scale for unit in sensitivity.units}
-        self._priced, self._polished, self._grams = priced, polished, grams
-        self._spool, self._threads, self._progress = spool, threads, progress
-        self._skeleton = Skeleton(model, device)
-        self._forward = Forward(self._skeleton)
-        self._linears = find_linears(model, self._skeleton)
-        self._banks = find_banks(model, self._skeleton)
+        self._stores, self._streams = stores, streams
+        self._threads, self._progress = threads, progress
         self._exact = True  # nothing before the unit in work is quantized
         self._done: list[PolishedUnit] = []
 
     def polish(self) -> Polish:
-        skeleton = self._skeleton
+        streams, skeleton = self._streams, self._streams.skeleton
         try:
             with skeleton.filled(skeleton.rest):
                 with skeleton.filled(skeleton.embedding):
-                    for batch in (*self._fit, *self._held_out):
-                        hidden = self._forward.embed(batch)
-                        for stream in self._streams(batch):
-                            self._spool.put(_state(stream, batch), hidden)
+                    streams.embed()
                 for layer in range(len(skeleton.layers)):
                     with skeleton.filled(skeleton.layer_tensors[layer]):
-                        self._advance_source(layer)
-                        self._advance(layer, self._choose(layer))
+                        self._polish_layer(layer)
                 with skeleton.filled(skeleton.head):
-                    per_window = self._measure()
+                    per_window = streams.divergences()
         finally:
-            self._spool.clear()
-        seq_len = self._held_out[0].ids.shape[1]
+            streams.clear()
+        seq_len = streams.held_out[0].ids.shape[1]
         before, error_before = mean_and_error(per_window[:, 0], seq_len)
         after, error_after = mean_and_error(per_window[:, 1], seq_len)
         return Polish(
@@ -177,47 +148,55 @@ class _Run:
             units=tuple(self._done),
         )
 
-    def _streams(self, batch: Batch) -> tuple[str, ...]:
-        return ("source", "prefix", "before", "after") if batch.part else ("source", "prefix")
+    def _polish_layer(self, layer: int) -> None:
+        units = [(number, unit) for number, unit in enumerate(self._model.units, start=1) if unit.layer == layer]
+        # Banks are not solved again: behind the quantized layers other tokens may choose an expert.
+        solvable = [unit for _, unit in units if self._schemes[unit.name].name != BF16 and not unit.experts]
+        self._streams.advance_source(layer, solvable)
+        before: Weights = {}
+        after: Weights = {}
+        for number, unit in units:
+            choice = self._polish_unit(unit, after)
+            if choice is not None:
+                before.update(choice.before)
+                after.update(choice.after)
+                self._exact = False
+            self._progress(Event("polish", number, len(self._model.units), unit.name))
+        served = {
+            linear.name: ServedInput(activations, self._input_scales.get(unit.name))
+            for _, unit in units
+            if (activations := self._schemes[unit.name].activations) is not None
+            for linear in unit.linears
+        }
+        self._streams.advance(layer, solvable, before=before, after=after, served=served)
 
-    def _choose(self, layer: int) -> dict[str, _Choice]:
-        """By unit of ``layer``, the weights that are not the source's."""
-        chosen: dict[str, _Choice] = {}
-        for unit in self._model.units:
-            if unit.layer == layer:
-                choice = self._polish_unit(unit, chosen)
-                if choice is not None:
-                    chosen[unit.name] = choice
-                    self._exact = False
-                number = self._model.units.index(unit) + 1
-                self._progress(Event("polish", number, len(self._model.units), unit.name))
-        return chosen
-
-    def _polish_unit(self, unit: Unit, chosen: dict[str, _Choice]) -> _Choice | None:
+    def _polish_unit(self, unit: Unit, earlier: Weights) -> _Choice | None:
+        """Its weights, behind ``earlier`` ones of the layer; ``None``: those of the source."""
         scheme = self._schemes[unit.name]
-        if scheme == BF16 and all(linear.weight.dtype == "BF16" for linear in unit.linears):
+        if scheme.name == BF16 and all(linear.weight.dtype == "BF16" for linear in unit.linears):
             return None
-        old = self._old(unit)
-        before = decoded(old, self._skeleton.device, self._threads)
-        if scheme == BF16:
+        old = render_cached(
+            self._model,
+            unit,
+            scheme.weight_format,
+            preset=self._plan.preset,
+            cache=self._stores.priced,
+            threads=self._threads,
+        )
+        before = self._decoded(unit, old)
+        if scheme.name == BF16:
             return _Choice(before, before)
-        if unit.experts:  # written as it was priced: see `_solvable`
-            if not self._polished.path(unit.name, old.format).exists():
-                self._polished.put(old)
+        if unit.experts:  # written as it was priced
+            if not self._stores.polished.path(unit.name, old.format).exists():
+                self._stores.polished.put(old)
             return _Choice(before, before)
         kept, entry = self._found(unit)
         if kept is None or entry is None:
-            kept, entry = self._solve(unit, old, before, _after(chosen))
-            self._polished.put(kept)
+            kept, entry = self._solve(unit, old, before, earlier)
+            self._stores.polished.put(kept)
             record.write(self._entry(unit), entry, _UNIT_SCHEMA)
         self._done.append(entry)
-        return _Choice(before, decoded(kept, self._skeleton.device, self._threads))
-
-    def _old(self, unit: Unit) -> Rendering:
-        format = get_scheme(self._schemes[unit.name]).weight_format
-        return render_cached(
-            self._model, unit, format, preset=self._plan.preset, cache=self._priced, threads=self._threads
-        )
+        return _Choice(before, self._decoded(unit, kept) if entry.polished else before)
 
     def _found(self, unit: Unit) -> tuple[Rendering | None, PolishedUnit | None]:
         """What an earlier run has kept of ``unit``."""
@@ -225,107 +204,30 @@ class _Run:
             entry = record.read(self._entry(unit), PolishedUnit, _UNIT_SCHEMA)
         except StageFileError:
             return None, None
-        return self._polished.get(unit, get_scheme(self._schemes[unit.name]).weight_format), entry
+        return self._stores.polished.get(unit, self._schemes[unit.name].weight_format), entry
 
     def _entry(self, unit: Unit) -> Path:
-        return self._polished.folder / f"{unit.name}.json"
+        return self._stores.polished.folder / f"{unit.name}.json"
 
     def _solve(self, unit: Unit, old: Rendering, before: Weights, earlier: Weights) -> tuple[Rendering, PolishedUnit]:
-        """The better of the old rendering and a new one, behind ``earlier`` weights of the layer."""
-        output_grams = self._grams.get(unit)
+        """The better of the old rendering and a new one."""
+        output_grams = self._stores.grams.get(unit)
         if output_grams is None:
             raise RefusedError(
                 "the Grams of its output gradients were not kept",
                 where=unit.name,
                 hint="use the work folder in which this model was probed (--work-dir), or probe again (--restart)",
             )
-        new = old
+        streams, new, candidates = self._streams, old, [before]
         if not self._exact:  # else it gets what it was solved for
-            grams = mismatch_grams(self._inputs(unit, self._fit, earlier), output_grams)
+            grams = mismatch_grams(streams.inputs(unit, streams.fit, earlier), output_grams)
             new = render(self._model, unit, old.format, preset=self._plan.preset, grams=grams, threads=self._threads)
-        after = before if new is old else decoded(new, self._skeleton.device, self._threads)
-        candidates = [before] if new is old else [before, after]
-        linears = self._linears[unit.layer]
-        errors = mean_error(self._inputs(unit, self._held_out, earlier), linears, candidates, output_grams)
+            candidates.append(self._decoded(unit, new))
+        inputs = streams.inputs(unit, streams.held_out, earlier)
+        errors = mean_error(inputs, streams.linears[unit.layer], candidates, output_grams)
         better = errors[-1] < errors[0]
-        entry = PolishedUnit(unit.name, self._schemes[unit.name], better, errors[0], errors[-1])
+        entry = PolishedUnit(unit.name, self._schemes[unit.name].name, better, errors[0], errors[-1])
         return new if better else old, entry
 
-    def _inputs(self, unit: Unit, batches: list[Batch], earlier: Weights) -> Iterator[Inputs]:
-        linears = self._linears[unit.layer]
-        first = linears[unit.linears[0].name]
-        for batch in batches:
-            source = self._spool.get(_input(unit, batch)).to(self._skeleton.device)
-            with with_weights(self._skeleton.causal, self._units(unit.layer), earlier):
-                yield source, input_of(first, self._run("prefix", unit.layer, batch))
-
-    def _run(self, stream: str, layer: int, batch: Batch) -> Callable[[], torch.Tensor]:
-        hidden = self._spool.get(_state(stream, batch)).to(self._skeleton.device)
-        return lambda: self._forward.layer(layer, hidden, batch)
-
-    def _advance_source(self, layer: int) -> None:
-        """Move the source behind ``layer``, and keep the inputs of its units on the way."""
-        units = self._solvable(layer)
-        firsts = {unit.name: self._linears[layer][unit.linears[0].name] for unit in units}
-        for batch in (*self._fit, *self._held_out):
-            output, inputs = inputs_of(firsts, self._run("source", layer, batch))
-            self._spool.put(_state("source", batch), output)
-            for unit in units:
-                self._spool.put(_input(unit, batch), inputs[unit.name])
-
-    def _advance(self, layer: int, chosen: dict[str, _Choice]) -> None:
-        """Move the other streams behind ``layer``."""
-        linears: dict[str, nn.Linear] = self._linears[layer]
-        before = {name: weight for choice in chosen.values() for name, weight in choice.before.items()}
-        weights = {"prefix": _after(chosen), "before": before, "after": _after(chosen)}
-        served = self._served(layer)
-        for batch in (*self._fit, *self._held_out):
-            for stream in self._streams(batch)[1:]:
-                inputs = {} if stream == "prefix" else served
-                with (
-                    with_weights(self._skeleton.causal, self._units(layer), weights[stream]),
-                    served_inputs(linears, self._banks[layer], inputs, self._threads),
-                ):
-                    self._spool.put(_state(stream, batch), self._run(stream, layer, batch)())
-            for unit in self._solvable(layer):
-                self._spool.take(_input(unit, batch))
-
-    def _units(self, layer: int) -> list[Unit]:
-        return [unit for unit in self._model.units if unit.layer == layer]
-
-    def _solvable(self, layer: int) -> list[Unit]:
-        """Units that are solved again. Banks are not: behind the quantized layers other tokens may choose an expert."""
-        return [unit for unit in self._units(layer) if self._schemes[unit.name] != BF16 and not unit.experts]
-
-    def _served(self, layer: int) -> dict[str, ServedInput]:
-        found = {}
-        for unit in self._model.units:
-            activations = get_scheme(self._schemes[unit.name]).activations
-            if unit.layer == layer and activations is not None:
-                how = ServedInput(activations, self._input_scales.get(unit.name))
-                found.update({linear.name: how for linear in unit.linears})
-        return found
-
-    def _measure(self) -> np.ndarray:
-        """Divergences of both builds, summed over each held-out window: float64 ``[windows, 2]``."""
-        rows = []
-        for batch in self._held_out:
-            source, before, after = (
-                self._spool.get(_state(stream, batch)).to(self._skeleton.device)
-                for stream in ("source", "before", "after")
-            )
-            for window in range(len(source)):
-                rows.append(divergences(self._skeleton, source[window], [before[window], after[window]]))
-        return np.array(rows)
-
-
-def _after(chosen: dict[str, _Choice]) -> Weights:
-    return {name: weight for choice in chosen.values() for name, weight in choice.after.items()}
-
-
-def _state(stream: str, batch: Batch) -> str:
-    return f"{stream}-{batch.name}"
-
-
-def _input(unit: Unit, batch: Batch) -> str:
-    return f"input-{unit.name}-{batch.name}"
+    def _decoded(self, unit: Unit, rendering: Rendering) -> Weights:
+        return decoded(unit, rendering, self._streams.skeleton.device, self._threads)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import nn
 
 from prismaquant.codec import get_codec
 from prismaquant.rendering.render import Grams
+from prismaquant.streaming.experts import packed_parameters
 
 if TYPE_CHECKING:
+    from prismaquant.model import Unit
     from prismaquant.rendering.grams import OutputGram
     from prismaquant.rendering.render import Rendering
 
-__all__ = ["Inputs", "decoded", "mean_error", "mismatch_grams"]
+__all__ = ["Inputs", "Weights", "decoded", "mean_error", "mismatch_grams"]
 
 #: The input of a unit in the source, and behind the quantized prefix: float32 ``[tokens, columns]`` each.
-Inputs = tuple[torch.Tensor, torch.Tensor]
+Inputs: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+#: By the name of the parameter.
+Weights: TypeAlias = dict[str, torch.Tensor]
 
 
 def mismatch_grams(batches: Iterable[Inputs], output_grams: Mapping[str, OutputGram]) -> dict[str, Grams]:
@@ -38,19 +42,29 @@ def mismatch_grams(batches: Iterable[Inputs], output_grams: Mapping[str, OutputG
     }
 
 
-def decoded(rendering: Rendering, device: torch.device, threads: int | None) -> dict[str, torch.Tensor]:
-    """Name of each Linear -> its weight, float32 ``[rows, columns]``."""
+def decoded(unit: Unit, rendering: Rendering, device: torch.device, threads: int | None) -> Weights:
+    """Name of each parameter of ``unit`` -> its values in float32: ``[rows, columns]``, of a bank those it packs."""
     codec = get_codec(rendering.format)
-    return {
+    weights = {
         name: torch.from_numpy(codec.decode(quantized, threads=threads)).to(device)
         for name, quantized in rendering.quantized.items()
     }
+    if not unit.experts:
+        return {_parameter(name): weight for name, weight in weights.items()}
+    return {
+        parameter: torch.cat([weights[linear.name] for linear in linears]).view(unit.experts, -1, linears[0].columns)
+        for parameter, linears in packed_parameters(unit).items()
+    }
+
+
+def _parameter(linear: str) -> str:
+    return f"{linear}.weight"
 
 
 def mean_error(
     batches: Iterable[Inputs],
     linears: Mapping[str, nn.Linear],
-    candidates: list[dict[str, torch.Tensor]],
+    candidates: list[Weights],
     output_grams: Mapping[str, OutputGram],
 ) -> list[float]:
     """For each candidate half the mean over tokens of ``e^T G e``, summed over the Linears.
@@ -60,7 +74,7 @@ def mean_error(
     Parameters
     ----------
     candidates
-        Weights by the name of the Linear, as `decoded` gives them.
+        As `decoded` gives them.
     """
     grams = {
         name: torch.from_numpy(of_outputs.sums).to(linears[name].weight.device) / max(of_outputs.tokens, 1)
@@ -72,7 +86,7 @@ def mean_error(
         for name, gram in grams.items():
             target = source @ linears[name].weight.T
             for index, weights in enumerate(candidates):
-                errors[index] += _squared(prefix @ weights[name].T - target, gram)
+                errors[index] += _squared(prefix @ weights[_parameter(name)].T - target, gram)
     return [error / (2 * tokens) for error in errors]
 
 
