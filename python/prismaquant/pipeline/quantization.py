@@ -118,7 +118,7 @@ def quantize(
     work = _work_folder(target, work_dir) if calibrated or work_dir is not None else None
     check_threads(threads)
     largest = check_budget(source, bpw=bpw, size=total, schemes=menu)
-    _check_room(source, menu, target, largest, work, preset, force)
+    _check_room(source, menu, target, largest, work, preset, force=force, polish=polish)
     if calibrated:
         _check_calibration(price)
     sensitivity = None
@@ -203,7 +203,15 @@ def _check_calibration(price: str) -> None:
 
 
 def _check_room(
-    model: Model, menu: Sequence[str], target: Path, nbytes: int, work: Path | None, preset: str, force: bool
+    model: Model,
+    menu: Sequence[str],
+    target: Path,
+    nbytes: int,
+    work: Path | None,
+    preset: str,
+    *,
+    force: bool,
+    polish: bool,
 ) -> None:
     """Refuse if ``target`` may not be written, or the disk is too small for its ``nbytes`` and the stage files."""
     from prismaquant.exporting.publish import preflight as check_output
@@ -214,6 +222,7 @@ def _check_room(
         stage_bytes = _missing_renderings(model, menu, _kept_renderings(model, preset, work))
         if preset_needs_gram(preset):
             stage_bytes += sum(output_gram_bytes(linear.rows) for unit in model.units for linear in unit.linears)
+            stage_bytes += nbytes if polish else 0  # at most: it keeps one rendering of each unit
     on_one_disk = work is not None and _disk(work) == _disk(target)
     check_output(target, source=model.path, nbytes=nbytes + (stage_bytes if on_one_disk else 0), force=force)
     if work is None or on_one_disk:
