@@ -27,7 +27,7 @@ cpp_tests() { # FOLDER CMAKE_ARGUMENT...
   shift
   cmake -S . -B "$folder" -G Ninja "$@" >"$folder.log" 2>&1 || { cat "$folder.log"; exit 1; }
   cmake --build "$folder" || exit 1
-  ctest --test-dir "$folder" --output-on-failure
+  ctest --test-dir "$folder" --output-on-failure --no-tests=error --parallel "$(nproc)"
 }
 
 sanitizers=(-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all -O1")
@@ -46,7 +46,8 @@ if [ "${1:-}" = --fuzz ]; then
 fi
 
 say "C++ tests"
-cpp_tests build/tests
+# In the folder of the Python module, so that the kernels are compiled once.
+cpp_tests build/python -DPRISMAQUANT_BUILD_TESTS=ON -DPRISMAQUANT_BUILD_EXAMPLES=ON
 case "${1:-}" in
   --sanitize)
     say "C++ tests under sanitizers"
@@ -55,9 +56,9 @@ case "${1:-}" in
     ;;
   --exhaustive)
     say "All 2^32 float32 inputs"
-    PRISMAQUANT_TEST_FLOATS=all build/tests/tests/test_kernels --durations yes "all 2^32*"
+    PRISMAQUANT_TEST_FLOATS=all build/python/tests/test_kernels --durations yes "all 2^32*"
     ;;
 esac
 
 say "Python tests"
-python -m pytest
+python -m pytest --numprocesses "$(nproc)" --dist loadfile
