@@ -47,6 +47,7 @@ def document(model: Model) -> dict[str, Any]:
         ],
         "passthrough": {name: model.tensors[name].nbytes for name in model.passthrough},
         "unlisted": list(model.unlisted),
+        "unknown": list(model.unknown),
     }
 
 
@@ -66,8 +67,9 @@ def show(model: Model) -> None:
     )
     kept = sum(model.tensors[name].nbytes for name in model.passthrough)
     line(f"kept as they are: {len(model.passthrough)} tensors, {format_bytes(kept)}")
-    for name in model.unlisted:
-        line(f"note: {name} is no unit of this architecture's entry, so it is kept")
+    places = Counter(name.split(".", model.architecture.layers.count(".") + 2)[-1] for name in model.unlisted)
+    for place, count in places.items():
+        line(f"note: {place} is no unit of this architecture's entry, so it is kept in {count} layers")
     for reason in sorted({reason for unit in model.units for reason in _reasons(unit).values()}):
         line(f"note: {reason}")
 

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from prismaquant.codec import Quantized, get_codec
 from prismaquant.codec.storage import stored, unpack
 from prismaquant.errors import ModelError
-from prismaquant.model.architectures import find_architecture
+from prismaquant.model.architectures import Architecture, find_architecture
 
 __all__ = ["decoded_experts"]
 
@@ -46,8 +46,9 @@ def decoded_experts(folder: Path) -> Iterator[Path]:
         A part of an expert is missing.
     """
     files = sorted(folder.glob("*.safetensors"))
-    banks = _banks(folder)
-    if not banks:
+    architecture = _architecture(folder)
+    banks = None if architecture is None else _banks(architecture)
+    if architecture is None or banks is None:
         yield folder
         return
     with tempfile.TemporaryDirectory() as name:
@@ -67,7 +68,7 @@ def decoded_experts(folder: Path) -> Iterator[Path]:
                 experts[key.removesuffix(".weight")] = tensors.pop(key)
             weight_map.update(dict.fromkeys(tensors, file.name))
             save_file(tensors, copy / file.name, {"format": "pt"})
-        packed = _pack(folder, experts)
+        packed = _pack(folder, architecture, experts)
         weight_map.update(dict.fromkeys(packed, _EXPERTS))
         save_file(packed, copy / _EXPERTS, {"format": "pt"})
         (copy / _INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
@@ -76,15 +77,17 @@ def decoded_experts(folder: Path) -> Iterator[Path]:
         yield copy
 
 
-def _banks(folder: Path) -> re.Pattern[str] | None:
-    """An expression for the Linears of experts; ``None`` if the model has none that we know."""
+def _architecture(folder: Path) -> Architecture | None:
+    """That of the quantized model in ``folder``; ``None`` if it is not quantized, or none that we know."""
     try:
         config = json.loads((folder / _CONFIG).read_bytes())
-        architecture = find_architecture(config, str(folder / _CONFIG))
+        return find_architecture(config, str(folder / _CONFIG)) if config.get(_KEY) else None
     except (ModelError, OSError, ValueError):
         return None
-    if not config.get(_KEY):
-        return None
+
+
+def _banks(architecture: Architecture) -> re.Pattern[str] | None:
+    """An expression for the Linears of experts; ``None`` if there are none."""
     kinds = [
         rf"{re.escape(architecture.layers)}[.][0-9]+[.]{re.escape(unit.name)}[.][0-9]+[.](?:{'|'.join(unit.linears)})"
         for unit in architecture.units
@@ -93,7 +96,7 @@ def _banks(folder: Path) -> re.Pattern[str] | None:
     return re.compile("|".join(kinds)) if kinds else None
 
 
-def _pack(folder: Path, experts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _pack(folder: Path, architecture: Architecture, experts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The parameters in which transformers holds ``experts``, by name of the Linear."""
     sizes: dict[str, int] = {}
     for name in experts:
@@ -102,12 +105,13 @@ def _pack(folder: Path, experts: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     packed = {}
     try:
         for bank, size in sizes.items():
+            linears = next(unit.linears for unit in architecture.units if bank.endswith(f".{unit.name}"))
             gate, up, down = (
-                torch.stack([experts[f"{bank}.{expert}.{name}"] for expert in range(size)])
-                for name in ("gate_proj", "up_proj", "down_proj")
+                torch.stack([experts[f"{bank}.{expert}.{name}"] for expert in range(size)]) for name in linears
             )
-            packed[f"{bank}.gate_up_proj"] = torch.cat([gate, up], dim=1)
-            packed[f"{bank}.down_proj"] = down
+            module = architecture.module_name(bank)
+            packed[f"{module}.gate_up_proj"] = torch.cat([gate, up], dim=1)
+            packed[f"{module}.down_proj"] = down
     except KeyError as cause:
         raise ModelError(f"has no weight of {cause}", where=str(folder), hint="check it with verify") from cause
     return packed

@@ -39,6 +39,9 @@ _PREFIXES = ("model", "language_model")
 #: In the place of a name: the number of any expert.
 _NUMBER = "#"
 
+#: Of an expert, in vLLM.
+_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
 #: What is before the layer number, what is after it but for the last part, the last parts -> numbers of the layers.
 _Kinds: TypeAlias = dict[tuple[str, str, tuple[str, ...]], set[int]]
 
@@ -104,6 +107,8 @@ def _unit_names(model: Model, scheme_of: Mapping[str, str], scheme: str) -> list
             # A fused unit is also called by its own name, the one under which vLLM knows it. As a target that of a bank
             # would meet a module that is no Linear.
             names = [unit.name] if not unit.experts or scheme == BF16 else []
+            # vLLM looks a bank up under these names, whatever its Linears are called.
+            names += [f"{unit.name}.0.{name}" for name in _PROJECTIONS] if unit.experts else []
             _add(kinds, unit.layer, dict.fromkeys([*(linear.name for linear in unit.linears), *names]), unit.experts)
     return [_expression(*kind, layers) for kind, layers in kinds.items()]
 
@@ -114,7 +119,7 @@ def _other_names(model: Model) -> list[str]:
     for name in model.unlisted:
         match = re.match(rf"{re.escape(model.architecture.layers)}[.]([0-9]+)[.].", name)
         if match:
-            _add(kinds, int(match[1]), [name.removesuffix(".weight")])
+            _add(kinds, int(match[1]), [name.rpartition(".")[0]])
     return [_expression(*kind, layers) for kind, layers in kinds.items()]
 
 

@@ -75,12 +75,19 @@ class Model:
 
     @property
     def unlisted(self) -> tuple[str, ...]:
-        """Names of the passed-through matrices inside decoder layers, which the architecture entry does not know.
+        """Names of the passed-through matrices inside decoder layers.
 
         They are Linears that stay as they are, which the user and the engines (as ignored layers) have to be told.
         """
         prefix = f"{self.architecture.layers}."
         return tuple(name for name in self.passthrough if name.startswith(prefix) and is_matrix(self.tensors[name]))
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Those of `unlisted` that the architecture entry does not name: parts of a layer that it does not know."""
+        depth = self.architecture.layers.count(".") + 2  # the layers, and the number
+        kept = self.architecture.kept
+        return tuple(name for name in self.unlisted if ".".join(name.split(".")[depth:-1]) not in kept)
 
     @cached_property
     def fingerprint(self) -> str:

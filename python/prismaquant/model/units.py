@@ -65,12 +65,15 @@ class Unit:
         a bank: gate, up and down of each expert in turn; gate and up share their input, down takes what they make.
     experts
         How many experts the bank has; 0: it is no bank.
+    module
+        Name of the module that transformers has for it; another than ``name`` where its folders name it otherwise.
     """
 
     name: str
     layer: int
     linears: tuple[Linear, ...]
     experts: int = 0
+    module: str = ""
 
     @property
     def parameters(self) -> int:
@@ -114,7 +117,8 @@ def find_units(
                     raise _missing(tensors, architecture, f"{prefix}.{name}", layer, num_layers, folder)
                 _check_weight(weight, folder)
                 linears.append(Linear(f"{prefix}.{name}", weight))
-            unit = Unit(f"{prefix}.{entry.name}", layer, tuple(linears), experts)
+            name = f"{prefix}.{entry.name}"
+            unit = Unit(name, layer, tuple(linears), experts, architecture.module_name(name))
             if experts:
                 _check_bank(unit, tensors, folder)
             elif len({linear.columns for linear in linears}) > 1:
@@ -237,4 +241,4 @@ def _missing(
 
 def is_matrix(tensor: TensorInfo) -> bool:
     """Whether ``tensor`` is a weight that could belong to a Linear (or to a bank of them), by name and shape."""
-    return tensor.name.endswith(".weight") and len(tensor.shape) > 1
+    return len(tensor.shape) > (1 if tensor.name.endswith(".weight") else 2)

@@ -68,8 +68,8 @@ def packed_parameters(unit: Unit) -> dict[str, list[Linear]]:
     """Name of each parameter of the module that runs the bank -> the Linears whose rows it holds, in order."""
     gates, ups, downs = (unit.linears[number::3] for number in range(3))
     return {
-        f"{unit.name}.gate_up_proj": [linear for pair in zip(gates, ups, strict=True) for linear in pair],
-        f"{unit.name}.down_proj": list(downs),
+        f"{unit.module}.gate_up_proj": [linear for pair in zip(gates, ups, strict=True) for linear in pair],
+        f"{unit.module}.down_proj": list(downs),
     }
 
 
@@ -81,7 +81,7 @@ def find_bank(causal: nn.Module, unit: Unit) -> Bank:
     ModelError
         It computes something else than gate, up and down without biases.
     """
-    module: Any = causal.get_submodule(unit.name)
+    module: Any = causal.get_submodule(unit.module)
     has = {name: getattr(module, name, None) for name in ("has_gate", "is_concatenated", "has_bias", "is_transposed")}
     wanted = {"has_gate": True, "is_concatenated": True, "has_bias": False, "is_transposed": False}
     if has != wanted or getattr(module, "has_post_expert_norm", False):

@@ -58,6 +58,7 @@ class Skeleton:
 
     def __init__(self, model: Model, device: str = "cpu") -> None:
         self._model = model
+        self._tensors = {model.architecture.module_name(name): info for name, info in model.tensors.items()}
         self.device = torch.device(device)
         self.causal = _build(model)
         self.decoder: nn.Module = self.causal.get_decoder()
@@ -137,7 +138,7 @@ class Skeleton:
             tied.setdefault(id(parameter), []).append(name)
         sources = {}
         for names in tied.values():
-            stored = [name for name in names if name in self._model.tensors]
+            stored = [name for name in names if name in self._tensors]
             sources.update({name: name if name in stored or not stored else stored[0] for name in names})
         return sources
 
@@ -155,7 +156,7 @@ class Skeleton:
 
     def _locate(self, name: str, source: str, like: torch.Tensor) -> TensorInfo:
         """The stored tensor ``source`` that fills ``name``; refused if it is not there or does not fit ``like``."""
-        info = self._model.tensors.get(source)
+        info = self._tensors.get(source)
         if info is None:
             raise ModelError(
                 f"has no tensor {name!r}, which {type(self.causal).__name__} needs", where=str(self._model.path)
@@ -190,14 +191,11 @@ def _under(prefix: str, tensors: tuple[str, ...]) -> tuple[str, ...]:
 
 def _build(model: Model) -> Any:  # transformers is typed in part only
     from_config: Any = AutoModelForCausalLM.from_config
-    # Plain products for each expert: other implementations differ in rounding, and not all devices have them.
-    experts = {"experts_implementation": "eager"} if any(unit.experts for unit in model.units) else {}
     try:
         config = AutoConfig.from_pretrained(model.path, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            causal = from_config(
-                config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False, **experts
-            )
+            # Plain products for each expert: other implementations differ in rounding, and not all devices have them.
+            causal = from_config(config, dtype=torch.float32, experts_implementation="eager", trust_remote_code=False)
     except Exception as cause:  # whatever the model's own code raises on a bad configuration
         raise ModelError(f"transformers cannot build the model ({cause})", where=str(model.path)) from cause
     found = len(list(causal.get_submodule(model.architecture.layers).children()))

@@ -83,6 +83,39 @@ def test_the_router_and_names_of_experts(model: Model, tmp_path: Path) -> None:
     assert len(scales) == 1
 
 
+def lookups(section: dict, name: str) -> list[str]:
+    """``"ignore"``, or the groups that have ``name``."""
+
+    def has(entries: list[str]) -> bool:
+        return any(re.match(entry.removeprefix("re:"), name) for entry in entries)
+
+    if has(section["ignore"]):
+        return ["ignore"]
+    return [key for key, group in section["config_groups"].items() if has(group["targets"])]
+
+
+def test_experts_with_names_of_their_own_are_also_found_under_those_of_vllm(tmp_path: Path) -> None:
+    model = open_model(build("mixtral", tmp_path / "model"))
+    export(model, plan_of(model, of_banks(model, "FP8_DYNAMIC", BF16)), tmp_path / "out")
+    section = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    for name in ("0.w1", "3.w2", "0.gate_proj", "0.up_proj", "0.down_proj"):
+        assert lookups(section, f"model.layers.0.block_sparse_moe.experts.{name}") == ["group_00"]
+        assert lookups(section, f"model.layers.1.block_sparse_moe.experts.{name}") == ["ignore"]
+    assert lookups(section, "model.layers.0.block_sparse_moe.gate") == ["ignore"]
+
+
+def test_experts_that_are_no_unit_are_ignored_and_copied(tmp_path: Path) -> None:
+    model = open_model(build("gpt_oss", tmp_path / "model"))
+    export(model, plan_of(model, ["FP8_DYNAMIC"] * len(model.units)), tmp_path / "out")
+    section = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert lookups(section, "model.layers.1.mlp.experts") == ["ignore"]
+    assert lookups(section, "model.layers.1.self_attn.qkv_proj") == ["group_00"]
+    (path,) = (tmp_path / "out").glob("*.safetensors")
+    written = load_file(path)
+    for name in model.passthrough:
+        assert written[name].view(torch.uint8).numpy().tobytes() == model.read_bytes(name).tobytes()
+
+
 def test_verify_finds_a_missing_expert_and_one_of_another_scale(model: Model, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(model, plan_of(model, of_banks(model, "NVFP4A16")), out)

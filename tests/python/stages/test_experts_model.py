@@ -12,7 +12,7 @@ from torch import Tensor, stack
 from prismaquant.errors import ModelError
 from prismaquant.model import Model, open_model
 from support import hostile
-from support.tiny_models import build
+from support.tiny_models import MIXTURES, build
 
 EXPERTS = 4
 BANK = "model.layers.1.mlp.experts"
@@ -125,9 +125,23 @@ def test_packed_experts_of_another_number_are_refused(tmp_path: Path) -> None:
         open_model(folder)
 
 
-@pytest.mark.parametrize("name", ["gpt_oss", "mixtral"])
-def test_banks_of_another_layout_are_refused_by_name(name: str, tmp_path: Path) -> None:
-    folder = build("qwen3_moe", tmp_path / "other")
-    hostile.edit_config(folder, model_type=name, architectures=None)
-    with pytest.raises(ModelError, match=f"unknown architecture: model_type '{name}'"):
+def test_experts_that_engines_cannot_read_quantized_are_kept(tmp_path: Path) -> None:
+    model = open_model(build("gpt_oss", tmp_path / "model"))
+    assert {unit.name.partition(".self_attn.")[2] for unit in model.units} == {"qkv_proj", "o_proj"}
+    experts = {f"model.layers.{layer}.mlp.experts.{x}_proj" for layer in range(2) for x in ("gate_up", "down")}
+    assert experts < set(model.unlisted)
+    assert model.unknown == ()
+
+
+def test_a_folder_in_mxfp4_is_refused(tmp_path: Path) -> None:
+    folder = build("gpt_oss", tmp_path / "model")
+    hostile.edit_config(folder, quantization_config={"quant_method": "mxfp4"})
+    with pytest.raises(ModelError, match="quantized already"):
         open_model(folder)
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_routers_are_known_and_kept(name: str, tmp_path: Path) -> None:
+    model = open_model(build(name, tmp_path / "model"))
+    assert model.unlisted
+    assert model.unknown == ()

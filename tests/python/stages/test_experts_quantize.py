@@ -62,7 +62,7 @@ def test_experts_are_evaluated_with_the_weights_that_were_written(scheme: str, f
     for unit in model.units:
         if not unit.experts:
             continue
-        module = loaded.get_submodule(unit.name)
+        module = loaded.get_submodule(unit.module)
         format = pq.formats.get_scheme(scheme).weight_format
         quantized = render(model, unit, format, preset="scale_sweep").quantized
         for number, linear in enumerate(unit.linears):
@@ -87,5 +87,5 @@ def test_banks_of_different_schemes_are_evaluated(of_banks: tuple[str, str], fol
     for unit in model.units:
         if unit.experts:
             gate = torch.from_numpy(model.read_weight(unit.linears[0]))
-            found = loaded.get_submodule(unit.name).gate_up_proj[0, : len(gate)].detach()
+            found = loaded.get_submodule(unit.module).gate_up_proj[0, : len(gate)].detach()
             assert float((found - gate).norm() / gate.norm()) < (0.2 if of_banks[unit.layer] != "BF16" else 1e-9)

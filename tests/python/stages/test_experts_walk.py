@@ -37,7 +37,7 @@ def test_experts_see_what_whole_model_autograd_sees(name: str, ids: np.ndarray, 
     for unit in model.units:
         if not unit.experts:
             continue
-        expected = autograd_oracle.observe_experts(model.path, ids, PROBES, unit.name, seed=7)
+        expected = autograd_oracle.observe_experts(model.path, ids, PROBES, unit.module, seed=7)
         for expert, (tokens, parts) in enumerate(expected):
             linears = unit.linears[3 * expert : 3 * expert + 3]
             for linear, (x, gradients) in zip(linears, parts.values(), strict=True):

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 __all__ = ["ARCHITECTURES", "MIXTURES", "build"]
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
-MIXTURES = ("qwen3_moe", "deepseek_v3", "qwen3_next")
+MIXTURES = ("qwen3_moe", "deepseek_v3", "qwen3_next", "mixtral", "gpt_oss")
 
 _BUNDLED = Path(__file__).parents[3] / "examples" / "models" / "tiny-llama"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -59,6 +59,14 @@ _EXTRA: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 32,
     },
+    "gpt_oss": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "intermediate_size": 64,
+        "sliding_window": 32,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "mistral": {"sliding_window": 32},
     "gemma3_text": {
         "sliding_window": 32,

@@ -1,6 +1,6 @@
 """Facts of model architectures, one data entry (``<model_type>.toml``) each.
 
-An entry has five fields, all required:
+An entry has five fields that are required:
 
 ``model_type``
     As in ``config.json``; also the name of the file.
@@ -20,13 +20,21 @@ An entry has five fields, all required:
 
     ``variant = "<slot>/<choice>"`` marks units that only some layers have: of the choices of a slot a layer has the one
     whose tensors are there.
+
+Two are optional:
+
+``kept``
+    List of modules with weights that are no unit on purpose, names relative to the layer: routers, convolutions.
+``renamed``
+    Table: part of a tensor name on disk -> what transformers calls it (``block_sparse_moe = "mlp"``). All other names
+    are those of transformers' modules.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -37,6 +45,7 @@ __all__ = ["Architecture", "UnitEntry", "find_architecture", "list_architectures
 
 _TEXT_FIELDS = ("model_type", "layers", "source")
 _FIELDS = {*_TEXT_FIELDS, "classes", "units"}
+_OPTIONAL_FIELDS = {"kept", "renamed"}
 _UNIT_FIELDS = {"name", "linears"}
 _MOST_EXPERTS = 65536
 
@@ -90,6 +99,12 @@ class Architecture:
     layers: str
     source: str
     units: tuple[UnitEntry, ...]
+    kept: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def module_name(self, name: str) -> str:
+        """What transformers calls the module or tensor that is ``name`` on disk."""
+        return ".".join(self.renamed.get(part, part) for part in name.split(".")) if self.renamed else name
 
     @property
     def weights(self) -> frozenset[str]:
@@ -192,10 +207,16 @@ def parse_entry(text: str, file: str) -> Architecture:
         entry = tomllib.loads(text)
     except tomllib.TOMLDecodeError as cause:
         raise ModelError(f"is not TOML ({cause})", where=where) from cause
-    check(entry.keys() == _FIELDS, f"has the fields {sorted(entry)}, expected {sorted(_FIELDS)}")
-    for field in _TEXT_FIELDS:
-        check(isinstance(entry[field], str) and bool(entry[field]), f"{field} is not a text")
+    check(entry.keys() - _OPTIONAL_FIELDS == _FIELDS, f"has the fields {sorted(entry)}, expected {sorted(_FIELDS)}")
+    for name in _TEXT_FIELDS:
+        check(isinstance(entry[name], str) and bool(entry[name]), f"{name} is not a text")
     check(_is_names(entry["classes"]), "classes is not a list of names")
+    check("kept" not in entry or _is_names(entry["kept"]), "kept is not a list of names")
+    renamed = entry.get("renamed", {})
+    check(
+        isinstance(renamed, dict) and all(isinstance(name, str) and name for name in renamed.values()),
+        "renamed is not a table of names",
+    )
     check(f"{entry['model_type']}.toml" == file, f"model_type is {entry['model_type']!r}, which is not the file's name")
     check(isinstance(entry["units"], list) and bool(entry["units"]), "units is not a list of tables")
     for unit in entry["units"]:
@@ -233,6 +254,8 @@ def parse_entry(text: str, file: str) -> Architecture:
             UnitEntry(unit["name"], tuple(unit["linears"]), tuple(unit.get("count", ())), unit.get("variant", ""))
             for unit in entry["units"]
         ),
+        kept=tuple(entry.get("kept", ())),
+        renamed=renamed,
     )
 
 
