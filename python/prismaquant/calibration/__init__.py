@@ -7,6 +7,7 @@
     prices    the prices, one file each
     unit      all prices of one unit
     layer     all units of one layer
+    measured  the price that is no estimate
     journal   the layers that are finished
     memory    what a probe takes
     run       `probe`
@@ -17,8 +18,20 @@ Imports torch.
 from __future__ import annotations
 
 from prismaquant.calibration.draw import Draw, split
+from prismaquant.calibration.measured import measure
 from prismaquant.calibration.memory import fits_in_memory, states_bytes
-from prismaquant.calibration.prices import DEFAULT_PRICES, PRICES
+from prismaquant.calibration.prices import DEFAULT_PRICES, MEASURED, PRICE_NAMES, PRICES
 from prismaquant.calibration.run import probe
 
-__all__ = ["DEFAULT_PRICES", "PRICES", "Draw", "fits_in_memory", "probe", "split", "states_bytes"]
+__all__ = [
+    "DEFAULT_PRICES",
+    "MEASURED",
+    "PRICES",
+    "PRICE_NAMES",
+    "Draw",
+    "fits_in_memory",
+    "measure",
+    "probe",
+    "split",
+    "states_bytes",
+]

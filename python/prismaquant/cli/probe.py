@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_price_list,
         default=(),
         metavar="A,B",
-        help="to compute beside the usual ones, e.g. kfac (default: none)",
+        help="to compute beside the usual ones: kfac, or measured, which is slow (default: none)",
     )
     advanced.add_argument(
         "--preset",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.errors import ArgumentError, StageFileError
-from prismaquant.formats import DEFAULT_MENU, get_scheme, why_not
+from prismaquant.formats import DEFAULT_MENU, get_scheme, unknown_name, why_not
 from prismaquant.pipeline.inputs import (
     check_threads,
     folder_of,
@@ -80,7 +80,8 @@ def probe(
     probes, price_probes
         Gradient probes per window of either.
     prices
-        Names of prices to compute beside the usual ones.
+        Names of prices to compute beside the usual ones: ``"kfac"``; or ``"measured"``, the KL divergence with the unit
+        replaced, which is no estimate, takes minutes for each layer and needs ``work_dir``.
     preset
         Solver preset that renders the weights.
     work_dir
@@ -113,7 +114,15 @@ def probe(
     source, menu = open(model), menu_of(schemes)
     check_threads(threads)
     require_extra("probe", "torch", "transformers")
-    from prismaquant.calibration import DEFAULT_PRICES, fits_in_memory, split, states_bytes
+    from prismaquant.calibration import (
+        DEFAULT_PRICES,
+        MEASURED,
+        PRICE_NAMES,
+        fits_in_memory,
+        measure,
+        split,
+        states_bytes,
+    )
     from prismaquant.calibration import probe as run
     from prismaquant.streaming import Spool, read_tokens
 
@@ -121,6 +130,11 @@ def probe(
         if count < 1:
             raise ArgumentError(f"{name} is {count}", hint="ask for at least 1 window")
     wanted = tuple(dict.fromkeys((*DEFAULT_PRICES, *prices)))
+    for name in wanted:
+        if name not in PRICE_NAMES:
+            raise unknown_name("price", name, PRICE_NAMES)
+    if MEASURED in wanted and work_dir is None:
+        raise ArgumentError(f"price {MEASURED} needs the renderings", hint="name a work folder for them (work_dir)")
     ranges = -(-price_samples // 4)
     tokens = read_tokens(data, source, samples=samples + ranges + price_samples, seq_len=seq_len, seed=seed)
     draw = split(tokens, statistics=samples, ranges=ranges, prices=price_samples, seed=seed)
@@ -162,7 +176,7 @@ def probe(
             draw,
             schemes=menu,
             preset=preset,
-            prices=wanted,
+            prices=[name for name in wanted if name != MEASURED],
             probes=probes,
             price_probes=price_probes,
             seed=seed,
@@ -175,6 +189,20 @@ def probe(
             threads=threads,
             progress=progress,
         )
+        if MEASURED in wanted:
+            assert work is not None
+            assert cache is not None
+            measured = measure(
+                source,
+                draw,
+                measured,
+                cache,
+                journal=journal_folder(work),
+                spool=spool,
+                device=device,
+                threads=threads,
+                progress=progress,
+            )
         if out is not None:
             file.write(Path(out), measured)
             if work is not None:

@@ -196,10 +196,10 @@ def _work_folder(target: Path, work_dir: PathLike | None) -> Path:
 
 def _check_calibration(price: str) -> None:
     require_extra("probe", "torch", "transformers")
-    from prismaquant.calibration import PRICES
+    from prismaquant.calibration import PRICE_NAMES
 
-    if price not in PRICES:
-        raise unknown_name("price", price, PRICES)
+    if price not in PRICE_NAMES:
+        raise unknown_name("price", price, PRICE_NAMES)
 
 
 def _check_room(

@@ -6,7 +6,7 @@
     kfac          the output error, weighted by the Gram of the output gradients
     directional   the output error, projected on sampled gradients
 
-A new one is a subclass of `Price`, and a line in `PRICES`.
+A new one is a subclass of `Price`, and a line in `PRICES`. `MEASURED`, by `calibration.measured`, is no estimate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prismaquant.calibration.prices.fisher_trace import FisherTrace
 from prismaquant.calibration.prices.kfac import Kfac
 from prismaquant.calibration.prices.price import LinearErrors, Price, UnitErrors
 
-__all__ = ["DEFAULT_PRICES", "PRICES", "LinearErrors", "Price", "UnitErrors"]
+__all__ = ["DEFAULT_PRICES", "MEASURED", "PRICES", "PRICE_NAMES", "LinearErrors", "Price", "UnitErrors"]
 
 
 #: Every price, by the name that `plan` takes.
@@ -28,6 +28,11 @@ PRICES: dict[str, type[Price]] = {
     "directional": Directional,
     "directional-sequence": DirectionalSequence,
 }
+
+#: The KL divergence itself, of the model with the unit replaced: much slower, only on request.
+MEASURED = "measured"
+
+PRICE_NAMES = (*PRICES, MEASURED)
 
 #: What `probe` computes if it is not told: `kfac` costs a product with the Gram for each scheme, and sees less.
 DEFAULT_PRICES = ("fisher-trace", "fisher-gram", "directional", "directional-sequence")
