@@ -20,12 +20,13 @@ from __future__ import annotations
 from prismaquant.calibration.draw import Draw, split
 from prismaquant.calibration.measured import measure
 from prismaquant.calibration.memory import fits_in_memory, states_bytes
-from prismaquant.calibration.prices import DEFAULT_PRICES, MEASURED, PRICE_NAMES, PRICES
+from prismaquant.calibration.prices import DEFAULT_PRICES, MEASURED, PREVIEW_PRICE, PRICE_NAMES, PRICES
 from prismaquant.calibration.run import probe
 
 __all__ = [
     "DEFAULT_PRICES",
     "MEASURED",
+    "PREVIEW_PRICE",
     "PRICES",
     "PRICE_NAMES",
     "Draw",

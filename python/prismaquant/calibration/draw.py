@@ -32,7 +32,7 @@ class Draw:
     ranges
         For the ranges of quantized inputs; may be empty.
     prices
-        For the prices.
+        For the prices; empty in a preview.
     """
 
     statistics: npt.NDArray[np.int64]
@@ -77,9 +77,9 @@ def split(tokens: Tokens, *, statistics: int, ranges: int, prices: int, seed: in
     Raises
     ------
     ArgumentError
-        A number is negative, or there are no windows for statistics or prices.
+        A number is negative, or there are no windows for statistics.
     """
-    if statistics < 1 or prices < 1 or ranges < 0 or statistics + ranges + prices != len(tokens.ids):
+    if statistics < 1 or prices < 0 or ranges < 0 or statistics + ranges + prices != len(tokens.ids):
         raise ArgumentError(
             f"{len(tokens.ids)} windows cannot be dealt into {statistics} for statistics, {ranges} for ranges of inputs"
             f" and {prices} for prices"

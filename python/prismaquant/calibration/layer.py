@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -75,7 +75,8 @@ def probe_layer(
     visits
         The visits of the layer.
     kinds
-        What the windows of each part are for: ``"statistics"``, ``"ranges"`` or ``"prices"``, in this order.
+        What the windows of each part are for: ``"statistics"``, ``"ranges"`` or ``"prices"``, in this order; or
+        ``"preview"``, for statistics and prices at once.
     """
     statistics: dict[str, LinearStatistics] = {}
     scales: dict[str, float] = {}
@@ -84,6 +85,10 @@ def probe_layer(
     for part, of_part in groupby(visits, key=lambda visit: visit.part):
         if kinds[part] == "statistics":
             statistics = collect(of_part, grams=settings.grams)
+        elif kinds[part] == "preview":
+            prices = {unit.name: _render(model, unit, {}, None, settings) for unit in units}
+            statistics = collect(_priced(of_part, prices.values()), grams=False)
+            scales = choose_input_global_scales(static, (), statistics)
         elif kinds[part] == "ranges":
             scales = choose_input_global_scales(static, of_part, statistics, settings.threads)
         else:
@@ -113,12 +118,21 @@ def probe_layer(
     return replace(outline, units=tuple(measured), fisher_rows=rows, price_sums=sums)
 
 
+def _priced(visits: Iterable[Visit], prices: Iterable[UnitPrices]) -> Iterator[Visit]:
+    """``visits``, which are added to ``prices`` on the way."""
+    for visit in visits:
+        for of_unit in prices:
+            of_unit.add(visit)
+        yield visit
+
+
 def _render(
     model: Model, unit: Unit, statistics: Mapping[str, LinearStatistics], scale: float | None, settings: Settings
 ) -> UnitPrices:
     """Candidates of ``unit``; schemes with one weight format share its rendering."""
     menu = fitting(unit, settings.menu)
-    grams = pool(unit, {x.name: known for x in unit.linears if (known := statistics[x.name].grams) is not None})
+    kept = {name: each.grams for name, each in statistics.items() if each.grams is not None}
+    grams = pool(unit, kept)
     if settings.store is not None and grams:
         settings.store.put(unit, grams, inputs=settings.keep_grams)
     renderings = {

@@ -36,6 +36,7 @@ def probe(
     schemes: Sequence[str],
     preset: str,
     prices: Sequence[str] = DEFAULT_PRICES,
+    preview: bool = False,
     probes: int = 1,
     price_probes: int = 8,
     seed: int = 0,
@@ -60,6 +61,9 @@ def probe(
         Solver preset that renders the candidates.
     prices
         Names of the prices to compute.
+    preview
+        Price on the windows of the statistics, which are the only ones then; for presets and prices that need no
+        Grams.
     probes, price_probes
         Sampled residuals per window, for the statistics and for the prices: more make them less noisy, at one backward
         pass each.
@@ -86,10 +90,11 @@ def probe(
         As `prismaquant.streaming.walk`.
     """
     settings = _settings(schemes, preset, prices, cache, threads, grams, keep_grams)
-    parts = {"statistics": Windows(draw.statistics, probes)}
+    parts = {"preview" if preview else "statistics": Windows(draw.statistics, probes)}
     if len(draw.ranges) and any(scheme.needs_input_amax for scheme in settings.menu):
         parts["ranges"] = Windows(draw.ranges)
-    parts["prices"] = Windows(draw.prices, price_probes)
+    if not preview:
+        parts["prices"] = Windows(draw.prices, price_probes)
     statistics, priced = draw.fingerprints
     outline = Sensitivity(
         model=model.fingerprint,
@@ -101,9 +106,9 @@ def probe(
         preset=preset,
         prices=settings.prices,
         units=(),
-        price_data=priced,
-        price_tokens=draw.prices.size,
-        price_probes=price_probes,
+        price_data=statistics if preview else priced,
+        price_tokens=draw.statistics.size if preview else draw.prices.size,
+        price_probes=probes if preview else price_probes,
     )
     entries = None if journal is None else Journal(journal, outline, tuple(scheme.name for scheme in settings.menu))
     measured = {} if entries is None else _finished(model, entries, settings)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prismaquant.calibration.collect import LinearStatistics
     from prismaquant.model import Unit
     from prismaquant.rendering.render import Rendering
-    from prismaquant.streaming import Visit
+    from prismaquant.streaming import Observation, Visit
     from prismaquant.types import Array
 
 __all__ = ["UnitPrices"]
@@ -88,12 +88,13 @@ class UnitPrices:
 
     def _errors(self, name: str, visit: Visit, inputs: dict[tuple[int, str], torch.Tensor]) -> LinearErrors:
         seen = visit.linears[name]
+        statistics = self._statistics.get(name)
+        if not any(price.needs_outputs for price in self._prices.values()):
+            return LinearErrors(seen, seen.input.new_empty(0), self._weight_mse(name, seen), statistics)
         errors = seen.input.new_empty(len(self._inexact), len(seen.input), len(seen.weight))
         stored: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # format -> decoded weight, error it makes
-        weight_mse = torch.zeros(len(self._inexact), dtype=torch.float64)
         for index, scheme in enumerate(self._inexact):
             rendering = self._renderings[scheme.weight_format]
-            weight_mse[index] = rendering.squared_error[name] / seen.weight.numel()
             if scheme.weight_format not in stored:
                 codec = get_codec(scheme.weight_format)
                 decoded = torch.from_numpy(codec.decode(rendering.quantized[name], threads=self._threads))
@@ -107,4 +108,8 @@ class UnitPrices:
                     scale = self._input_global_scale
                     inputs[key] = quantize_input(seen.input, scheme.activations, scale, self._threads) - seen.input
                 errors[index] += inputs[key] @ weight.T
-        return LinearErrors(seen, errors, weight_mse, self._statistics[name])
+        return LinearErrors(seen, errors, self._weight_mse(name, seen), statistics)
+
+    def _weight_mse(self, name: str, seen: Observation) -> torch.Tensor:
+        squared = [self._renderings[scheme.weight_format].squared_error[name] for scheme in self._inexact]
+        return torch.tensor(squared, dtype=torch.float64) / seen.weight.numel()

@@ -7,7 +7,7 @@ import argparse
 from prismaquant.cli.common import add_threads, scheme_list
 from prismaquant.formats import DEFAULT_MENU, list_schemes
 
-__all__ = ["add_data", "add_machine", "add_probes", "add_schemes"]
+__all__ = ["add_data", "add_machine", "add_probes", "add_schemes", "add_strict"]
 
 
 def add_schemes(group: argparse._ActionsContainer) -> None:
@@ -61,6 +61,16 @@ def add_machine(machine: argparse._ArgumentGroup) -> None:
         "--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: %(default)s)"
     )
     add_threads(machine)
+
+
+def add_strict(advanced: argparse._ArgumentGroup) -> None:
+    """Whether unknown parts of a layer stop the run."""
+    advanced.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a model with weights in its layers that its architecture entry does not know, instead of keeping "
+        "them as they are",
+    )
 
 
 def add_probes(advanced: argparse._ArgumentGroup) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from prismaquant.cli.calibration import add_data, add_machine, add_probes, add_schemes
+from prismaquant.cli.calibration import add_data, add_machine, add_probes, add_schemes, add_strict
 from prismaquant.cli.common import add_model, scheme_list
-from prismaquant.solver import CALIBRATED_PRESET
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
@@ -21,6 +20,7 @@ EXAMPLES = """\
 examples:
   prismaquant probe ./Llama-3.2-1B --data calibration.txt -o sensitivity.safetensors --work-dir ./work
   prismaquant probe ./Llama-3.2-1B --data calibration.txt -o sensitivity.safetensors --schemes NVFP4,FP8_DYNAMIC
+  prismaquant probe ./Llama-3.2-1B --preview -o preview.safetensors
 """
 
 
@@ -47,10 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     advanced.add_argument(
         "--preset",
-        default=CALIBRATED_PRESET,
         metavar="NAME",
-        help="solver: rtn, scale_sweep, fast or best (default: %(default)s)",
+        help="solver: rtn, scale_sweep, fast or best (default: best, of a preview scale_sweep)",
     )
+    advanced.add_argument(
+        "--preview",
+        action="store_true",
+        help="a first look, several times as fast: the price fisher-trace of weights that are only rounded",
+    )
+    add_strict(advanced)
     add_probes(advanced)
 
 

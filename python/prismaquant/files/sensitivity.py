@@ -168,8 +168,8 @@ class Sensitivity(Document):
     units
         What was measured, in the order of the model.
     price_data
-        Fingerprint of the tokens that set the prices; none of them is among those of the statistics. ``None``: they
-        are those.
+        Fingerprint of the tokens that set the prices; none of them is among those of the statistics, but in a preview,
+        where they are the same. ``None``: they are those.
     price_tokens
         Their number.
     price_probes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prismaquant.codec.arguments import thread_count
-from prismaquant.errors import MissingExtraError, RefusedError, StageFileError
+from prismaquant.errors import MissingExtraError, ModelError, RefusedError, StageFileError
 
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_PRICE",
+    "check_known",
     "check_threads",
     "folder_of",
     "make_folder",
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 DEFAULT_PRICE = "directional"
+
+_LOG = logging.getLogger("prismaquant")
 
 
 def open(model: PathLike | Model) -> Model:
@@ -104,6 +108,28 @@ def make_folder(folder: Path) -> None:
         raise RefusedError(
             f"cannot be made ({cause.strerror})", where=str(folder), hint="choose another folder"
         ) from cause
+
+
+def check_known(model: Model, *, strict: bool) -> None:
+    """Log the weights in the layers of ``model`` that its architecture entry does not know.
+
+    Raises
+    ------
+    ModelError
+        There are some, and ``strict``.
+    """
+    if not model.unknown:
+        return
+    first, more = model.unknown[0], len(model.unknown) - 1
+    what = first + (f" and {more} more" if more else "")
+    entry = f"the entry of {model.architecture.model_type!r}"
+    if strict:
+        raise ModelError(
+            f"{entry} does not know {what}",
+            where=str(model.path),
+            hint=f"add them to units or kept of {entry}, or leave them as they are (without --strict)",
+        )
+    _LOG.warning("kept as they are, because %s does not know them: %s", entry, what)
 
 
 def check_threads(threads: int | None) -> None:

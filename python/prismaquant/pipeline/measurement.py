@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prismaquant.errors import ArgumentError, StageFileError
 from prismaquant.formats import DEFAULT_MENU, get_scheme, unknown_name, why_not
 from prismaquant.pipeline.inputs import (
+    check_known,
     check_threads,
     folder_of,
     make_folder,
@@ -21,7 +22,7 @@ from prismaquant.pipeline.inputs import (
 from prismaquant.pipeline.work import gram_store, journal_folder, render_cache, spool_folder, windows_file, working
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import parse_bytes
-from prismaquant.solver import CALIBRATED_PRESET
+from prismaquant.solver import CALIBRATED_PRESET, DEFAULT_PRESET, preset_needs_gram
 
 if TYPE_CHECKING:
     from prismaquant.files.evaluation import Evaluation
@@ -46,7 +47,9 @@ def probe(
     price_probes: int = 8,
     prices: Sequence[str] = (),
     seed: int = 0,
-    preset: str = CALIBRATED_PRESET,
+    preset: str | None = None,
+    preview: bool = False,
+    strict: bool = False,
     work_dir: PathLike | None = None,
     keep_grams: bool = False,
     restart: bool = False,
@@ -83,7 +86,14 @@ def probe(
         Names of prices to compute beside the usual ones: ``"kfac"``; or ``"measured"``, the KL divergence with the unit
         replaced, which is no estimate, takes minutes for each layer and needs ``work_dir``.
     preset
-        Solver preset that renders the weights.
+        Solver preset that renders the weights: by default ``"best"``, in a preview ``"scale_sweep"``.
+    preview
+        A first look, several times as fast: nothing is solved for the data, and the one price is ``"fisher-trace"``, on
+        the windows that the statistics come from. A plan made from it is exported as it was priced, without
+        calibration.
+    strict
+        Refuse a model with weights in its layers that the entry of its architecture does not know; otherwise they stay
+        as they are, and are logged.
     work_dir
         Keeps the renderings for `export`, which cannot make those of a preset that solves for the calibration data,
         the Grams of output gradients for `polish`, and the layers that are finished: the same call goes on with the
@@ -113,10 +123,16 @@ def probe(
 
     source, menu = open(model), menu_of(schemes)
     check_threads(threads)
+    check_known(source, strict=strict)
+    if preset is None:
+        preset = DEFAULT_PRESET if preview else CALIBRATED_PRESET
+    if preview:
+        _check_preview(preset, prices, work_dir)
     require_extra("probe", "torch", "transformers")
     from prismaquant.calibration import (
         DEFAULT_PRICES,
         MEASURED,
+        PREVIEW_PRICE,
         PRICE_NAMES,
         fits_in_memory,
         measure,
@@ -129,16 +145,18 @@ def probe(
     for name, count in (("samples", samples), ("price_samples", price_samples)):
         if count < 1:
             raise ArgumentError(f"{name} is {count}", hint="ask for at least 1 window")
-    wanted = tuple(dict.fromkeys((*DEFAULT_PRICES, *prices)))
+    wanted = (PREVIEW_PRICE,) if preview else tuple(dict.fromkeys((*DEFAULT_PRICES, *prices)))
     for name in wanted:
         if name not in PRICE_NAMES:
             raise unknown_name("price", name, PRICE_NAMES)
     if MEASURED in wanted and work_dir is None:
         raise ArgumentError(f"price {MEASURED} needs the renderings", hint="name a work folder for them (work_dir)")
-    ranges = -(-price_samples // 4)
-    tokens = read_tokens(data, source, samples=samples + ranges + price_samples, seq_len=seq_len, seed=seed)
-    draw = split(tokens, statistics=samples, ranges=ranges, prices=price_samples, seed=seed)
+    others = (0, 0) if preview else (-(-price_samples // 4), price_samples)
+    tokens = read_tokens(data, source, samples=samples + sum(others), seq_len=seq_len, seed=seed)
+    draw = split(tokens, statistics=samples, ranges=others[0], prices=others[1], seed=seed)
     solved_for, priced_on = draw.fingerprints
+    if preview:
+        priced_on, price_probes = solved_for, probes
     calibration = file.calibration_of(solved_for, probes, seed)
     states = states_bytes(source, draw, probes, price_probes)
     in_memory = fits_in_memory(source, states, None if max_memory is None else parse_bytes(max_memory))
@@ -177,6 +195,7 @@ def probe(
             schemes=menu,
             preset=preset,
             prices=[name for name in wanted if name != MEASURED],
+            preview=preview,
             probes=probes,
             price_probes=price_probes,
             seed=seed,
@@ -266,6 +285,18 @@ def evaluate(
     if out is not None:
         file.write(Path(out), measured)
     return measured
+
+
+def _check_preview(preset: str, prices: Sequence[str], work_dir: PathLike | None) -> None:
+    """Refuse what a preview does not do."""
+    if preset_needs_gram(preset):
+        raise ArgumentError(
+            f"preset {preset!r} solves for the data, a preview does not", hint=f"leave it out, or say {DEFAULT_PRESET}"
+        )
+    if prices:
+        raise ArgumentError("a preview has one price, fisher-trace", where="prices", hint="leave prices out")
+    if work_dir is not None:
+        raise ArgumentError("a preview keeps no renderings", where="work_dir", hint="leave the work folder out")
 
 
 def _check_settings(path: Path, found: Sensitivity, settings: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prismaquant.errors import ArgumentError, RefusedError, StageFileError
 from prismaquant.formats import BF16, DEFAULT_MENU, get_scheme, stored_bytes, unknown_name, why_not
-from prismaquant.pipeline.inputs import DEFAULT_PRICE, check_threads, menu_of, open, require_extra
+from prismaquant.pipeline.inputs import DEFAULT_PRICE, check_known, check_threads, menu_of, open, require_extra
 from prismaquant.pipeline.measurement import probe
 from prismaquant.pipeline.polishing import polish as run_polish
 from prismaquant.pipeline.production import export, plan, verify
@@ -65,6 +65,7 @@ def quantize(
     price: str = DEFAULT_PRICE,
     preset: str | None = None,
     polish: bool = True,
+    strict: bool = False,
     work_dir: PathLike | None = None,
     restart: bool = False,
     force: bool = False,
@@ -91,6 +92,8 @@ def quantize(
     polish
         Whether the chosen units are solved once more for the inputs that they really get (`polish`), where the preset
         solves for inputs at all.
+    strict
+        Refuse a model with weights in its layers that the entry of its architecture does not know.
     work_dir
         Stage files: sensitivity and renderings. By default ``OUT.work``, where there are any. Several checkpoints of
         one model can share it.
@@ -117,6 +120,8 @@ def quantize(
     calibrated = calibrated or preset_needs_gram(preset)
     work = _work_folder(target, work_dir) if calibrated or work_dir is not None else None
     check_threads(threads)
+    if strict or not calibrated:  # else the probe will say it
+        check_known(source, strict=strict)
     largest = check_budget(source, bpw=bpw, size=total, schemes=menu)
     _check_room(source, menu, target, largest, work, preset, force=force, polish=polish)
     if calibrated:

@@ -17,7 +17,16 @@ from prismaquant.calibration.prices.fisher_trace import FisherTrace
 from prismaquant.calibration.prices.kfac import Kfac
 from prismaquant.calibration.prices.price import LinearErrors, Price, UnitErrors
 
-__all__ = ["DEFAULT_PRICES", "MEASURED", "PRICES", "PRICE_NAMES", "LinearErrors", "Price", "UnitErrors"]
+__all__ = [
+    "DEFAULT_PRICES",
+    "MEASURED",
+    "PREVIEW_PRICE",
+    "PRICES",
+    "PRICE_NAMES",
+    "LinearErrors",
+    "Price",
+    "UnitErrors",
+]
 
 
 #: Every price, by the name that `plan` takes.
@@ -31,6 +40,9 @@ PRICES: dict[str, type[Price]] = {
 
 #: The KL divergence itself, of the model with the unit replaced: much slower, only on request.
 MEASURED = "measured"
+
+#: The one that needs no rendering.
+PREVIEW_PRICE = "fisher-trace"
 
 PRICE_NAMES = (*PRICES, MEASURED)
 

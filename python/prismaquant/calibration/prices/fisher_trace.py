@@ -15,6 +15,8 @@ class FisherTrace(Price):
     Sees the size of the weight's error only: neither its direction nor errors of the inputs.
     """
 
+    needs_outputs = False
+
     def __init__(self) -> None:
         self._parts: list[torch.Tensor] = []
 

@@ -23,7 +23,7 @@ class Kfac(Price):
     def add(self, unit: UnitErrors) -> None:
         total: torch.Tensor | float = 0.0
         for linear in unit.linears:
-            grams = linear.statistics.grams
+            grams = None if linear.statistics is None else linear.statistics.grams
             if grams is None:
                 raise ArgumentError("price kfac needs the Grams of the output gradients")
             gram = torch.as_tensor(grams.output_gram).to(linear.outputs)

@@ -29,13 +29,13 @@ class LinearErrors:
     weight_mse
         float64 ``[schemes]``: mean squared error of the stored weight.
     statistics
-        Sums of the Linear over other windows.
+        Sums of the Linear over other windows; ``None`` in a preview, which has no others.
     """
 
     seen: Observation
     outputs: torch.Tensor
     weight_mse: torch.Tensor
-    statistics: LinearStatistics
+    statistics: LinearStatistics | None
 
     def __repr__(self) -> str:
         return f"LinearErrors({' x '.join(map(str, self.outputs.shape))})"
@@ -77,6 +77,9 @@ class UnitErrors:
 
 class Price(ABC):
     """One price of one unit, for several schemes at once."""
+
+    #: Whether it looks at `LinearErrors.outputs`.
+    needs_outputs = True
 
     @abstractmethod
     def add(self, unit: UnitErrors) -> None:
