@@ -22,7 +22,7 @@ class LinearStatistics:
     Attributes
     ----------
     tokens
-        How many tokens were summed.
+        How many tokens were summed; in the Gram of an expert there may be more (`Observation.all_inputs`).
     fisher_trace
         Sum over ``t`` of ``|g_t|^2 |x_t|^2``, mean over probes: trace of the per-token Fisher diagonal of the weight.
     fisher_rows
@@ -61,28 +61,30 @@ def collect(visits: Iterable[Visit], *, grams: bool) -> dict[str, LinearStatisti
             if (before := leaders.setdefault(name, leader)) != leader:
                 raise ModelError(f"gets the input of {before!r} in one batch, of {leader!r} in another", where=name)
             if leader == name:
-                inputs.setdefault(name, _InputSums(grams)).add(seen.input)
+                inputs.setdefault(name, _InputSums(grams)).add(seen.input, seen.all_inputs)
             gradients.setdefault(name, _GradientSums(grams)).add(seen, inputs[leader].squares)
     return {name: sums.finish(inputs[leaders[name]]) for name, sums in gradients.items()}
 
 
 class _InputSums:
     def __init__(self, with_gram: bool) -> None:
-        self.tokens = 0
+        self.tokens = self.gram_tokens = 0
         self.amax = 0.0
         self.gram: torch.Tensor | None = None
         self._with_gram = with_gram
         self.squares = torch.zeros(())  # |x_t|^2 of the batch that was added last
 
-    def add(self, x: torch.Tensor) -> None:
+    def add(self, x: torch.Tensor, all_inputs: torch.Tensor | None = None) -> None:
         self.tokens += len(x)
-        if len(x):  # no token may have chosen an expert
-            self.amax = max(self.amax, float(x.abs().max()))
+        self.squares = x.square().sum(dim=1)
+        summed = x if all_inputs is None else all_inputs
+        self.gram_tokens += len(summed)
+        if len(summed):  # no token may have chosen an expert
+            self.amax = max(self.amax, float(summed.abs().max()))
         if self._with_gram:
             if self.gram is None:
                 self.gram = x.new_zeros(x.shape[1], x.shape[1])
-            self.gram.addmm_(x.T, x)
-        self.squares = x.square().sum(dim=1)
+            self.gram.addmm_(summed.T, summed)
 
 
 class _GradientSums:
@@ -102,7 +104,7 @@ class _GradientSums:
     def finish(self, inputs: _InputSums) -> LinearStatistics:
         grams = None
         if self.gram is not None and inputs.gram is not None:
-            grams = Grams(inputs.gram.cpu(), inputs.tokens, self.gram.blocks().cpu(), self.gram.vectors)
+            grams = Grams(inputs.gram.cpu(), inputs.gram_tokens, self.gram.blocks().cpu(), self.gram.vectors)
         return LinearStatistics(inputs.tokens, self.trace, self.rows, inputs.amax, grams)
 
 

@@ -27,11 +27,12 @@ def coverage(unit: Unit, statistics: Mapping[str, LinearStatistics]) -> tuple[in
 def pool(unit: Unit, grams: Mapping[str, Grams]) -> dict[str, Grams]:
     """The Grams of the Linears of ``unit``, where experts with less than `least_tokens` get those of the bank, too.
 
-    The Gram of such an expert is shrunk to the pooled one. An expert without any token has the pooled ones as its own.
+    The Gram of such an expert is shrunk to the pooled one. An expert without any token has the pooled ones as its own;
+    one that was shown all inputs but chosen by no token, the pooled Gram of the output gradients.
     """
     found = {linear.name: grams[linear.name] for linear in unit.linears if linear.name in grams}
     least = least_tokens(unit.linears[0].columns)
-    if not unit.experts or not found or all(each.tokens >= least for each in found.values()):
+    if not unit.experts or not found or all(each.tokens >= least and each.output_tokens for each in found.values()):
         return found
     pooled: dict[int, Grams] = {}
     for number in range(3):  # gate, up, down; gate and up share their input, and its Gram
@@ -47,8 +48,12 @@ def pool(unit: Unit, grams: Mapping[str, Grams]) -> dict[str, Grams]:
         own, bank = found[linear.name], pooled[number % 3]
         if own.tokens == 0:
             found[linear.name] = bank
-        elif own.tokens < least:
-            found[linear.name] = replace(own, pooled_gram=bank.gram, pooled_tokens=bank.tokens)
+            continue
+        if own.output_tokens == 0:
+            own = replace(own, output_gram=bank.output_gram, output_tokens=bank.output_tokens)
+        if own.tokens < least:
+            own = replace(own, pooled_gram=bank.gram, pooled_tokens=bank.tokens)
+        found[linear.name] = own
     return found
 
 

@@ -37,6 +37,7 @@ def probe(
     preset: str,
     prices: Sequence[str] = DEFAULT_PRICES,
     preview: bool = False,
+    calibrate_all_experts: bool = False,
     probes: int = 1,
     price_probes: int = 8,
     seed: int = 0,
@@ -64,6 +65,9 @@ def probe(
     preview
         Price on the windows of the statistics, which are the only ones then; for presets and prices that need no
         Grams.
+    calibrate_all_experts
+        Whether the Gram of an expert's inputs sums all tokens of the statistics. Gradients and prices are those of the
+        tokens that were routed to it in any case.
     probes, price_probes
         Sampled residuals per window, for the statistics and for the prices: more make them less noisy, at one backward
         pass each.
@@ -109,12 +113,20 @@ def probe(
         price_data=statistics if preview else priced,
         price_tokens=draw.statistics.size if preview else draw.prices.size,
         price_probes=probes if preview else price_probes,
+        calibrate_all_experts=calibrate_all_experts,
     )
     entries = None if journal is None else Journal(journal, outline, tuple(scheme.name for scheme in settings.menu))
     measured = {} if entries is None else _finished(model, entries, settings)
     if len(measured) < model.num_layers:
         visits = walk(
-            model, list(parts.values()), seed=seed, skip=measured.copy(), spool=spool, device=device, progress=progress
+            model,
+            list(parts.values()),
+            seed=seed,
+            skip=measured.copy(),
+            show_all=(0,) if calibrate_all_experts else (),
+            spool=spool,
+            device=device,
+            progress=progress,
         )
         with torch_threads(threads), closing(visits):
             for layer, of_layer in groupby(visits, key=lambda visit: visit.layer):

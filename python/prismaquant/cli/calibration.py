@@ -7,7 +7,7 @@ import argparse
 from prismaquant.cli.common import add_threads, scheme_list
 from prismaquant.formats import DEFAULT_MENU, list_schemes
 
-__all__ = ["add_data", "add_machine", "add_probes", "add_schemes", "add_strict"]
+__all__ = ["add_architecture", "add_data", "add_machine", "add_probes", "add_schemes"]
 
 
 def add_schemes(group: argparse._ActionsContainer) -> None:
@@ -63,8 +63,13 @@ def add_machine(machine: argparse._ArgumentGroup) -> None:
     add_threads(machine)
 
 
-def add_strict(advanced: argparse._ArgumentGroup) -> None:
-    """Whether unknown parts of a layer stop the run."""
+def add_architecture(advanced: argparse._ArgumentGroup) -> None:
+    """How experts are calibrated, and whether unknown parts of a layer stop the run."""
+    advanced.add_argument(
+        "--calibrate-all-experts",
+        action="store_true",
+        help="solve experts for the inputs of all tokens, not only of those routed to them (slower)",
+    )
     advanced.add_argument(
         "--strict",
         action="store_true",

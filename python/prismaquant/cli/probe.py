@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from prismaquant.cli.calibration import add_data, add_machine, add_probes, add_schemes, add_strict
+from prismaquant.cli.calibration import add_architecture, add_data, add_machine, add_probes, add_schemes
 from prismaquant.cli.common import add_model, scheme_list
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     advanced.add_argument(
         "--preview",
         action="store_true",
-        help="a first look, several times as fast: the price fisher-trace of weights that are only rounded",
+        help="a first look, in less than half the time: the price fisher-trace of weights that are only rounded",
     )
-    add_strict(advanced)
+    add_architecture(advanced)
     add_probes(advanced)
 
 
@@ -73,7 +73,8 @@ def _coverage(sensitivity: Sensitivity) -> list[str]:
         f"tokens per expert, {len(tokens)} experts: least {tokens[0]}, median {tokens[len(tokens) // 2]}, "
         f"most {tokens[-1]}"
     ]
-    if pooled := sum(len(unit.pooled) for unit in sensitivity.units):
+    pooled = sum(len(unit.pooled) for unit in sensitivity.units)
+    if pooled and not sensitivity.calibrate_all_experts:
         found.append(
             f"note: {pooled} experts saw too few tokens, {tokens.count(0)} of them none, and were solved for with the "
             "statistics of all experts of their layer; more data would help"

@@ -9,7 +9,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.cli.budget import add_budget, add_price
-from prismaquant.cli.calibration import add_data, add_machine, add_probes, add_strict
+from prismaquant.cli.calibration import add_architecture, add_data, add_machine, add_probes
 from prismaquant.cli.common import add_model, add_output, add_writing, plain
 from prismaquant.cli.summary import show_plan, show_polish
 from prismaquant.quantity import format_bytes
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="write the renderings that were priced, without solving the chosen units once more",
     )
-    add_strict(advanced)
+    add_architecture(advanced)
     add_probes(advanced)
 
 

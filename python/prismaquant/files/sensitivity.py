@@ -126,11 +126,12 @@ class Document:
     price_data: str | None = None
     price_tokens: record.Count = 0
     price_probes: record.Count = 0
+    calibrate_all_experts: bool = False
 
     @property
     def calibration(self) -> str:
         """Fingerprint of what the statistics depend on beside the model."""
-        return calibration_of(self.data, self.probes, self.seed)
+        return calibration_of(self.data, self.probes, self.seed, self.calibrate_all_experts)
 
 
 def least_tokens(columns: int) -> int:
@@ -138,9 +139,10 @@ def least_tokens(columns: int) -> int:
     return max(1, columns // 8)
 
 
-def calibration_of(data: str, probes: int, seed: int) -> str:
+def calibration_of(data: str, probes: int, seed: int, calibrate_all_experts: bool = False) -> str:
     """`Sensitivity.calibration` of a probe with these settings."""
-    return fingerprint([data.encode(), str(probes).encode(), str(seed).encode()])
+    more = [b"calibrate_all_experts"] if calibrate_all_experts else []
+    return fingerprint([data.encode(), str(probes).encode(), str(seed).encode(), *more])
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,8 @@ class Sensitivity(Document):
         Their number.
     price_probes
         Gradient probes per window of theirs.
+    calibrate_all_experts
+        Whether experts were solved for the inputs of all tokens, not only of those that were routed to them.
     fisher_rows
         Linear name -> float32 ``[rows]``: sum over tokens, mean over probes, of the squared output gradient. Not
         part of the document: stored as tensors.

@@ -84,10 +84,18 @@ class Model:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Those of `unlisted` that the architecture entry does not name: parts of a layer that it does not know."""
-        depth = self.architecture.layers.count(".") + 2  # the layers, and the number
-        kept = self.architecture.kept
-        return tuple(name for name in self.unlisted if ".".join(name.split(".")[depth:-1]) not in kept)
+        """Those of `unlisted` that the architecture entry does not name: parts of a layer that it does not know.
+
+        Layers behind the last one predict further tokens (MTP), and stay as they are.
+        """
+        depth = self.architecture.layers.count(".") + 1
+        found = []
+        for name in self.unlisted:
+            number, *place = name.split(".")[depth:-1]
+            in_body = number.isdecimal() and int(number) < self.num_layers
+            if in_body and ".".join(place) not in self.architecture.kept:
+                found.append(name)
+        return tuple(found)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -49,6 +49,7 @@ def probe(
     seed: int = 0,
     preset: str | None = None,
     preview: bool = False,
+    calibrate_all_experts: bool = False,
     strict: bool = False,
     work_dir: PathLike | None = None,
     keep_grams: bool = False,
@@ -88,9 +89,13 @@ def probe(
     preset
         Solver preset that renders the weights: by default ``"best"``, in a preview ``"scale_sweep"``.
     preview
-        A first look, several times as fast: nothing is solved for the data, and the one price is ``"fisher-trace"``, on
-        the windows that the statistics come from. A plan made from it is exported as it was priced, without
-        calibration.
+        A first look, in less than half the time: nothing is solved for the data, and the one price is
+        ``"fisher-trace"``, on the windows that the statistics come from. A plan made from it is exported as it was
+        priced, without calibration.
+    calibrate_all_experts
+        Solve experts for the inputs of all tokens, as if every token were routed to each of them: helps those that few
+        tokens choose, at the cost of running every expert on everything. Prices stay those of the tokens that were
+        routed to them.
     strict
         Refuse a model with weights in its layers that the entry of its architecture does not know; otherwise they stay
         as they are, and are logged.
@@ -157,7 +162,7 @@ def probe(
     solved_for, priced_on = draw.fingerprints
     if preview:
         priced_on, price_probes = solved_for, probes
-    calibration = file.calibration_of(solved_for, probes, seed)
+    calibration = file.calibration_of(solved_for, probes, seed, calibrate_all_experts)
     states = states_bytes(source, draw, probes, price_probes)
     in_memory = fits_in_memory(source, states, None if max_memory is None else parse_bytes(max_memory))
     with ExitStack() as stack:
@@ -176,6 +181,7 @@ def probe(
                 "price_probes": price_probes,
                 "seed": seed,
                 "preset": preset,
+                "calibrate_all_experts": calibrate_all_experts,
             }
             _check_settings(Path(out), found, settings)
             priced = tuple(dict.fromkeys(each.scheme for unit in found.units for each in unit.candidates))
@@ -196,6 +202,7 @@ def probe(
             preset=preset,
             prices=[name for name in wanted if name != MEASURED],
             preview=preview,
+            calibrate_all_experts=calibrate_all_experts,
             probes=probes,
             price_probes=price_probes,
             seed=seed,

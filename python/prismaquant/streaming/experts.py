@@ -33,6 +33,8 @@ class Bank:
         weights: torch.Tensor,
         traffic: dict[str, Traffic],
         rounded: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+        *,
+        show_all: bool = False,
     ) -> torch.Tensor:
         """The forward of the module, as plain products of each expert's weights with the tokens routed to it.
 
@@ -46,7 +48,10 @@ class Bank:
             Takes what passes each Linear, also of an expert without tokens.
         rounded
             What is done to the inputs of all Linears.
+        show_all
+            Whether ``traffic`` also takes the inputs that each expert would have if all tokens were routed to it.
         """
+        everything = hidden.detach() if show_all else None
         output = torch.zeros_like(hidden)
         for expert in range(self.unit.experts):
             gate, up, down = self.unit.linears[3 * expert : 3 * expert + 3]
@@ -58,9 +63,14 @@ class Bank:
             inner = rounded(self.module._apply_gate(torch.cat(made, dim=-1)))
             last = inner @ of_down.T
             output = output.index_add(0, positions, last * weights[positions, place, None])
-            traffic[gate.name] = Traffic(x, made[0], of_gate, positions)
-            traffic[up.name] = Traffic(x, made[1], of_up, positions)
-            traffic[down.name] = Traffic(inner, last, of_down, positions)
+            all_inner = None
+            if everything is not None:
+                with torch.no_grad():
+                    all_made = everything @ of_gate.T, everything @ of_up.T
+                    all_inner = self.module._apply_gate(torch.cat(all_made, dim=-1))
+            traffic[gate.name] = Traffic(x, made[0], of_gate, positions, everything)
+            traffic[up.name] = Traffic(x, made[1], of_up, positions, everything)
+            traffic[down.name] = Traffic(inner, last, of_down, positions, all_inner)
         return output
 
 
@@ -94,8 +104,13 @@ def find_bank(causal: nn.Module, unit: Unit) -> Bank:
 
 
 @contextmanager
-def watch_banks(banks: Sequence[Bank]) -> Iterator[dict[str, Traffic]]:
+def watch_banks(banks: Sequence[Bank], *, show_all: bool = False) -> Iterator[dict[str, Traffic]]:
     """Inside, ``banks`` run expert by expert, and what passes each Linear is entered under its name.
+
+    Parameters
+    ----------
+    show_all
+        As in `Bank.run`.
 
     Raises
     ------
@@ -108,7 +123,7 @@ def watch_banks(banks: Sequence[Bank]) -> Iterator[dict[str, Traffic]]:
         def forward(hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
             if bank.unit.linears[0].name in traffic:
                 raise ModelError("is called twice in one run of its layer", where=bank.unit.name)
-            return bank.run(hidden, chosen, weights, traffic)
+            return bank.run(hidden, chosen, weights, traffic, show_all=show_all)
 
         return forward
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Forward", "Windows", "check_finite", "check_windows"]
 
 
+#: Token ids by which a window is named.
+_SHOWN_IDS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Windows:
     """Windows of tokens that are walked for one purpose; every window is a sequence of its own.
@@ -121,15 +125,17 @@ def check_finite(values: torch.Tensor, what: str, batch: Batch) -> None:
     Raises
     ------
     NumericError
-        Names ``what`` and the window.
+        Names ``what``, the window, its first token ids, by which it is found in the data, and the first bad token.
     """
-    finite = values.detach().isfinite().flatten(1).all(dim=1)
+    finite = values.detach().isfinite().all(dim=2)
     if not finite.all():
-        window = batch.window + int(finite.logical_not().nonzero()[0])
+        number, token = map(int, finite.logical_not().nonzero()[0])
+        ids = batch.ids[number]
+        begin = " ".join(str(int(each)) for each in ids[:_SHOWN_IDS])
         raise NumericError(
-            "activations are NaN or infinite",
-            where=f"{what}, window {window}",
-            hint="look for damaged weights in this layer or before it",
+            f"activations are NaN or infinite from token {token} on; the window has the ids {begin} ...",
+            where=f"{what}, window {batch.window + number}",
+            hint="look for damaged weights in this layer or before it; if only this window fails, leave it out",
         )
 
 

@@ -30,12 +30,16 @@ class Observation:
     positions
         int64 ``[tokens]``: which tokens of the batch these are, for an expert that sees some of them; ``None``: all, in
         order.
+    all_inputs
+        float32 ``[all tokens, columns]``: the input that it would have if every token were routed to it, where that was
+        asked for; ``None``: it was not.
     """
 
     input: torch.Tensor
     gradients: torch.Tensor
     weight: torch.Tensor
     positions: torch.Tensor | None = None
+    all_inputs: torch.Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Observation({list(self.input.shape)} -> {list(self.gradients.shape)})"
@@ -51,7 +55,7 @@ class Traffic:
         ``[windows, seq_len, columns]`` and ``[windows, seq_len, rows]``; of an expert ``[tokens, ...]``.
     weight
         ``[rows, columns]``.
-    positions
+    positions, all_inputs
         As in `Observation`.
     """
 
@@ -59,6 +63,7 @@ class Traffic:
     output: torch.Tensor
     weight: torch.Tensor
     positions: torch.Tensor | None = None
+    all_inputs: torch.Tensor | None = None
 
 
 @contextmanager

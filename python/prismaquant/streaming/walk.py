@@ -64,6 +64,7 @@ def walk(
     seed: int = 0,
     batch_windows: int = 8,
     skip: Container[int] = (),
+    show_all: Container[int] = (),
     spool: Spool | None = None,
     device: str = "cpu",
     progress: Progress = silent,
@@ -80,6 +81,9 @@ def walk(
         Windows times probes per run of a layer: memory against speed. Results differ by float rounding only.
     skip
         Layers that are passed without a visit: gradients go through them, nothing else is done.
+    show_all
+        Indices of the parts on which experts also show the inputs of the tokens that were not routed to them
+        (`Observation.all_inputs`): each computes them all.
     spool
         Where hidden states and gradients wait; by default in memory.
     device
@@ -105,7 +109,7 @@ def walk(
     batches = [
         batch for number, part in enumerate(parts) for batch in part.batches(number, first[number], batch_windows)
     ]
-    return _Walk(model, batches, seed, skip, spool or Spool(), device, progress).visits()
+    return _Walk(model, batches, seed, skip, show_all, spool or Spool(), device, progress).visits()
 
 
 class _Walk:
@@ -115,6 +119,7 @@ class _Walk:
         batches: Sequence[Batch],
         seed: int,
         skip: Container[int],
+        show_all: Container[int],
         spool: Spool,
         device: str,
         progress: Progress,
@@ -122,7 +127,7 @@ class _Walk:
         self._skeleton = Skeleton(model, device)
         self._forward = Forward(self._skeleton)
         self._batches, self._seed, self._skip = batches, seed, skip
-        self._spool, self._progress = spool, progress
+        self._show_all, self._spool, self._progress = show_all, spool, progress
         self._linears = find_linears(model, self._skeleton)
         self._banks = find_banks(model, self._skeleton)
 
@@ -180,7 +185,8 @@ class _Walk:
         linears, banks = (self._linears[layer], self._banks[layer]) if seen else ({}, [])
         start = self._spool.take(_input_of(layer, batch)).to(self._skeleton.device).requires_grad_()
         gradients = self._spool.take(_gradients_of(batch)).to(self._skeleton.device)
-        with torch.enable_grad(), watch(linears) as passed, watch_banks(banks) as routed:
+        show_all = batch.part in self._show_all
+        with torch.enable_grad(), watch(linears) as passed, watch_banks(banks, show_all=show_all) as routed:
             output = self._forward.layer(layer, start, batch)
         for name in linears:
             if name not in passed or passed[name].input[..., 0].numel() != start[..., 0].numel():
@@ -201,7 +207,7 @@ class _Walk:
         self._spool.put(_gradients_of(batch), before)
         flat = {id(each.input): _flat(each.input.detach()) for each in traffic.values()}
         return {
-            name: Observation(flat[id(each.input)], row, each.weight.detach(), each.positions)
+            name: Observation(flat[id(each.input)], row, each.weight.detach(), each.positions, each.all_inputs)
             for (name, each), row in zip(traffic.items(), rows, strict=True)
         }
 

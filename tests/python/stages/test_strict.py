@@ -41,6 +41,15 @@ def test_strict_refuses_them_before_any_work(folder: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_layers_that_predict_further_tokens_are_kept(tmp_path: Path) -> None:
+    folder = tiny_models.build("deepseek_v3", tmp_path / "model")
+    path, name = folder / "model.safetensors", "model.layers.2.mlp.up_proj.weight"
+    save_file({**load_file(path), name: torch.ones(4, 4, dtype=torch.bfloat16)}, path, {"format": "pt"})
+    model = pq.open(folder)
+    assert name in model.unlisted
+    assert model.unknown == ()
+
+
 def test_strict_takes_what_an_entry_keeps_on_purpose(tmp_path: Path) -> None:
     folder = tiny_models.build("qwen3_moe", tmp_path / "model")
     pq.quantize(folder, tmp_path / "out", schemes=["FP8_DYNAMIC"], strict=True)
