@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
 from typing import TYPE_CHECKING
 
 from prismaquant.environment import machine_memory
@@ -13,10 +16,17 @@ if TYPE_CHECKING:
     from prismaquant.calibration.draw import Draw
     from prismaquant.model import Model
 
-__all__ = ["fits_in_memory", "hidden_size", "states_bytes", "working_bytes"]
+__all__ = ["fits_in_memory", "hidden_size", "return_memory", "states_bytes", "working_bytes"]
 
 #: The interpreter with torch and transformers, and the arrays of one batch.
 _BASE = 1 << 30
+
+
+def return_memory() -> None:
+    """Give what is free back to the system: glibc keeps freed arrays in pieces that the next layer may not fit."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def hidden_size(model: Model) -> int:

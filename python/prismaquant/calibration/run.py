@@ -13,6 +13,7 @@ from prismaquant import formats
 from prismaquant.calibration.draw import Draw
 from prismaquant.calibration.journal import Journal
 from prismaquant.calibration.layer import Settings, fitting, probe_layer
+from prismaquant.calibration.memory import return_memory
 from prismaquant.calibration.prices import DEFAULT_PRICES, PRICES
 from prismaquant.calibration.threads import torch_threads
 from prismaquant.errors import ArgumentError
@@ -134,6 +135,7 @@ def probe(
                 measured[layer] = probe_layer(model, outline, units, of_layer, list(parts), settings)
                 if entries is not None:
                     entries.put(layer, measured[layer])
+                return_memory()
                 done = sum(len(part.units) for part in measured.values())
                 progress(Event("price", done, len(model.units), f"layer {layer}"))
     by_name = {unit.name: unit for part in measured.values() for unit in part.units}
