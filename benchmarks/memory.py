@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--preset", default="fast", help="solver preset")
     parser.add_argument("--windows", type=int, default=16, metavar="N", help="windows to solve for; half for prices")
     parser.add_argument("--seq-len", type=int, default=256, metavar="N")
-    parser.add_argument("--max-memory", default="1.2GB", metavar="SIZE", help="given to the probe")
+    parser.add_argument("--max-memory", default="1.4GB", metavar="SIZE", help="given to the probe")
     parser.add_argument("--work", type=Path, default=None, metavar="FOLDER", help="where the models are written")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE")
     options = parser.parse_args()

@@ -91,9 +91,9 @@ class Model:
         depth = self.architecture.layers.count(".") + 1
         found = []
         for name in self.unlisted:
-            number, *place = name.split(".")[depth:-1]
-            in_body = number.isdecimal() and int(number) < self.num_layers
-            if in_body and ".".join(place) not in self.architecture.kept:
+            number, _, place = ".".join(name.split(".")[depth:-1]).partition(".")
+            is_further = number.isdecimal() and int(number) >= self.num_layers
+            if not is_further and place not in self.architecture.kept:
                 found.append(name)
         return tuple(found)
 

@@ -85,7 +85,7 @@ def probe(
         Gradient probes per window of either.
     prices
         Names of prices to compute beside the usual ones: ``"kfac"``; or ``"measured"``, the KL divergence with the unit
-        replaced, which is no estimate, takes minutes for each layer and needs ``work_dir``.
+        replaced, which is no estimate, takes time with the square of the number of layers and needs ``work_dir``.
     preset
         Solver preset that renders the weights: by default ``"best"``, in a preview ``"scale_sweep"``.
     preview

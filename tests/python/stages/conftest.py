@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 
+from prismaquant.model import Model, open_model
 from support import tiny_models
 from support.exported import export_mixed
 from support.mutations import Mutable
@@ -21,6 +23,19 @@ def mixed_source(tmp_path_factory):
 def mixed(mixed_source):
     """Its export, in which every scheme of the menu occurs. Not to be changed."""
     return export_mixed(mixed_source, mixed_source.with_name("out"))
+
+
+@pytest.fixture(scope="session")
+def many_experts(tmp_path_factory) -> Model:
+    """Sixteen experts, of which the few tokens of `expert_ids` leave some without any."""
+    folder = tmp_path_factory.mktemp("many") / "experts"
+    return open_model(tiny_models.build("qwen3_moe", folder, num_experts=16, num_experts_per_tok=1))
+
+
+@pytest.fixture(scope="session")
+def expert_ids() -> np.ndarray:
+    """Three windows of sixteen tokens."""
+    return np.random.default_rng(1).integers(2, 256, size=(3, 16))
 
 
 @pytest.fixture

@@ -13,32 +13,19 @@ import prismaquant as pq
 from prismaquant.calibration.collect import collect
 from prismaquant.calibration.experts import coverage, pool
 from prismaquant.errors import StageFileError
-from prismaquant.model import Model, open_model
+from prismaquant.model import Model
 from prismaquant.streaming import Visit, Windows, walk
-from support.tiny_models import build
 
 SEQ_LEN = 16
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Sixteen experts and few tokens: some see none."""
-    folder = tmp_path_factory.mktemp("model") / "experts"
-    return open_model(build("qwen3_moe", folder, num_experts=16, num_experts_per_tok=1))
+def of_layer(many_experts: Model, expert_ids: np.ndarray, show_all: tuple[int, ...]) -> list[Visit]:
+    return [x for x in walk(many_experts, [Windows(expert_ids, 2)], batch_windows=2, show_all=show_all) if x.layer == 1]
 
 
-@pytest.fixture(scope="module")
-def ids() -> np.ndarray:
-    return np.random.default_rng(1).integers(2, 256, size=(3, SEQ_LEN))
-
-
-def of_layer(model: Model, ids: np.ndarray, show_all: tuple[int, ...]) -> list[Visit]:
-    return [x for x in walk(model, [Windows(ids, 2)], batch_windows=2, show_all=show_all) if x.layer == 1]
-
-
-def test_grams_are_those_of_all_tokens_and_the_rest_is_as_before(model: Model, ids: np.ndarray) -> None:
-    unit = model.units[-1]
-    routed, everything = (of_layer(model, ids, show_all) for show_all in ((), (0,)))
+def test_grams_are_those_of_all_tokens_and_the_rest_is_as_before(many_experts: Model, expert_ids: np.ndarray) -> None:
+    unit = many_experts.units[-1]
+    routed, everything = (of_layer(many_experts, expert_ids, show_all) for show_all in ((), (0,)))
     few, all_tokens = collect(routed, grams=True), collect(everything, grams=True)
     assert coverage(unit, few) == coverage(unit, all_tokens)
     assert min(coverage(unit, few)) == 0
@@ -48,14 +35,14 @@ def test_grams_are_those_of_all_tokens_and_the_rest_is_as_before(model: Model, i
             seen = visit.linears[linear.name]
             first = visit.batch.window * SEQ_LEN
             hidden |= {first + int(at): x for at, x in zip(seen.positions, seen.input, strict=True)}
-    x = torch.stack([hidden[token] for token in range(ids.size)])
+    x = torch.stack([hidden[token] for token in range(expert_ids.size)])
     for expert in range(unit.experts):
         gate, up, down = unit.linears[3 * expert : 3 * expert + 3]
-        inner = torch.nn.functional.silu(x @ weight(model, gate).T) * (x @ weight(model, up).T)
+        inner = torch.nn.functional.silu(x @ weight(many_experts, gate).T) * (x @ weight(many_experts, up).T)
         for linear, inputs in ((gate, x), (up, x), (down, inner)):
             old, new = few[linear.name], all_tokens[linear.name]
             assert new.grams is not None
-            assert new.grams.tokens == ids.size
+            assert new.grams.tokens == expert_ids.size
             gram = torch.as_tensor(new.grams.gram)
             torch.testing.assert_close(gram, inputs.T @ inputs, rtol=1e-3, atol=1e-5 * float(gram.abs().max()))
             assert new.input_amax == pytest.approx(float(inputs.abs().max()), rel=1e-4)
@@ -64,28 +51,33 @@ def test_grams_are_those_of_all_tokens_and_the_rest_is_as_before(model: Model, i
             assert new.grams.output_tokens == old.tokens * 2
 
 
-def weight(model: Model, linear: Any) -> torch.Tensor:
-    return torch.from_numpy(model.read_weight(linear))
+def weight(many_experts: Model, linear: Any) -> torch.Tensor:
+    return torch.from_numpy(many_experts.read_weight(linear))
 
 
-def test_an_expert_that_no_token_chose_has_the_gradients_of_the_bank(model: Model, ids: np.ndarray) -> None:
-    unit = model.units[-1]
-    sums = collect(of_layer(model, ids, (0,)), grams=True)
+def test_an_expert_that_no_token_chose_has_the_gradients_of_the_bank(
+    many_experts: Model, expert_ids: np.ndarray
+) -> None:
+    unit = many_experts.units[-1]
+    sums = collect(of_layer(many_experts, expert_ids, (0,)), grams=True)
     own = {name: each.grams for name, each in sums.items() if each.grams is not None}
     pooled = pool(unit, own)
     for linear in unit.linears:
         assert pooled[linear.name].pooled_gram is None
         assert pooled[linear.name].gram is own[linear.name].gram
-        assert pooled[linear.name].output_tokens == (own[linear.name].output_tokens or 2 * ids.size)
+        assert pooled[linear.name].output_tokens == (own[linear.name].output_tokens or 2 * expert_ids.size)
 
 
-def test_other_experts_make_another_sensitivity(model: Model, ids: np.ndarray, tmp_path: Path) -> None:
-    np.save(tmp_path / "ids.npy", ids)
+def test_other_experts_make_another_sensitivity(many_experts: Model, expert_ids: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", expert_ids)
     settings = {"samples": 1, "price_samples": 1, "seq_len": SEQ_LEN, "price_probes": 1, "work_dir": tmp_path / "work"}
-    found = pq.probe(model, tmp_path / "ids.npy", calibrate_all_experts=True, out=tmp_path / "s", **settings)
+    found = pq.probe(many_experts, tmp_path / "ids.npy", calibrate_all_experts=True, out=tmp_path / "s", **settings)
     assert found.calibrate_all_experts
-    assert pq.probe(model, tmp_path / "ids.npy", calibrate_all_experts=True, out=tmp_path / "s", **settings) == found
+    assert (
+        pq.probe(many_experts, tmp_path / "ids.npy", calibrate_all_experts=True, out=tmp_path / "s", **settings)
+        == found
+    )
     with pytest.raises(StageFileError, match="made with another"):
-        pq.probe(model, tmp_path / "ids.npy", out=tmp_path / "s", **{**settings, "work_dir": tmp_path / "other"})
+        pq.probe(many_experts, tmp_path / "ids.npy", out=tmp_path / "s", **{**settings, "work_dir": tmp_path / "other"})
     with pytest.raises(StageFileError):
-        pq.probe(model, tmp_path / "ids.npy", **settings)
+        pq.probe(many_experts, tmp_path / "ids.npy", **settings)

@@ -14,34 +14,21 @@ from prismaquant.calibration.collect import collect
 from prismaquant.calibration.experts import coverage, pool
 from prismaquant.cli.probe import show
 from prismaquant.files import sensitivity as file
-from prismaquant.model import Model, open_model
+from prismaquant.model import Model
 from prismaquant.rendering.cache import RenderCache
 from prismaquant.streaming import Windows, walk
-from support.tiny_models import build
 
 MENU = ("NVFP4", "FP8_DYNAMIC", "BF16")
 SEQ_LEN = 16
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Sixteen experts and few tokens: some see none."""
-    folder = tmp_path_factory.mktemp("model") / "experts"
-    return open_model(build("qwen3_moe", folder, num_experts=16, num_experts_per_tok=1))
-
-
-@pytest.fixture(scope="module")
-def ids() -> np.ndarray:
-    return np.random.default_rng(1).integers(2, 256, size=(3, SEQ_LEN))
-
-
-def test_sums_are_over_the_tokens_that_chose_the_expert(model: Model, ids: np.ndarray) -> None:
-    visits = [visit for visit in walk(model, [Windows(ids, 2)], batch_windows=2) if visit.layer == 1]
-    unit = model.units[-1]
+def test_sums_are_over_the_tokens_that_chose_the_expert(many_experts: Model, expert_ids: np.ndarray) -> None:
+    visits = [visit for visit in walk(many_experts, [Windows(expert_ids, 2)], batch_windows=2) if visit.layer == 1]
+    unit = many_experts.units[-1]
     sums = collect(visits, grams=True)
     seen = coverage(unit, sums)
     assert len(seen) == 16
-    assert sum(seen) == ids.size  # one expert per token
+    assert sum(seen) == expert_ids.size  # one expert per token
     assert min(seen) == 0
     for linear in unit.linears:
         x = torch.cat([visit.linears[linear.name].input for visit in visits]).double()
@@ -59,9 +46,9 @@ def test_sums_are_over_the_tokens_that_chose_the_expert(model: Model, ids: np.nd
         assert sums[linear.name].fisher_trace == pytest.approx(trace, rel=1e-4)
 
 
-def test_experts_with_few_tokens_get_the_statistics_of_the_bank(model: Model, ids: np.ndarray) -> None:
-    visits = [visit for visit in walk(model, [Windows(ids, 2)], batch_windows=2) if visit.layer == 1]
-    unit = model.units[-1]
+def test_experts_with_few_tokens_get_the_statistics_of_the_bank(many_experts: Model, expert_ids: np.ndarray) -> None:
+    visits = [visit for visit in walk(many_experts, [Windows(expert_ids, 2)], batch_windows=2) if visit.layer == 1]
+    unit = many_experts.units[-1]
     own = {name: sums.grams for name, sums in collect(visits, grams=True).items() if sums.grams is not None}
     pooled = pool(unit, own)
     for number in range(3):
@@ -69,25 +56,25 @@ def test_experts_with_few_tokens_get_the_statistics_of_the_bank(model: Model, id
         whole = sum(torch.as_tensor(own[name].gram) for name in alike)
         for name in alike:
             if own[name].tokens == 0:
-                assert pooled[name].tokens == ids.size
+                assert pooled[name].tokens == expert_ids.size
                 torch.testing.assert_close(torch.as_tensor(pooled[name].gram), whole)
-                assert pooled[name].output_tokens == 2 * ids.size
+                assert pooled[name].output_tokens == 2 * expert_ids.size
             elif own[name].tokens < 8:
-                assert pooled[name].pooled_tokens == ids.size
+                assert pooled[name].pooled_tokens == expert_ids.size
                 torch.testing.assert_close(torch.as_tensor(pooled[name].pooled_gram), whole)
                 assert pooled[name].gram is own[name].gram
             else:
                 assert pooled[name] is own[name]
-    other = model.units[-2]
+    other = many_experts.units[-2]
     assert pool(other, own) == {linear.name: own[linear.name] for linear in other.linears}
 
 
 def test_a_probe_prices_banks_and_says_what_they_saw(
-    model: Model, ids: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    many_experts: Model, expert_ids: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw = Draw(ids[:1], ids[1:2], ids[2:])
-    cache = RenderCache(tmp_path, model.fingerprint, "best", "x")
-    found = probe(model, draw, schemes=MENU, preset="best", prices=tuple(PRICES), price_probes=2, cache=cache)
+    draw = Draw(expert_ids[:1], expert_ids[1:2], expert_ids[2:])
+    cache = RenderCache(tmp_path, many_experts.fingerprint, "best", "x")
+    found = probe(many_experts, draw, schemes=MENU, preset="best", prices=tuple(PRICES), price_probes=2, cache=cache)
     for unit in found.units:
         assert [candidate.scheme for candidate in unit.candidates] == list(MENU)
         for candidate in unit.candidates:
@@ -106,6 +93,6 @@ def test_a_probe_prices_banks_and_says_what_they_saw(
     assert "were solved for with the statistics of all experts" in text
 
 
-def test_units_that_are_no_banks_have_no_coverage(model: Model) -> None:
+def test_units_that_are_no_banks_have_no_coverage(many_experts: Model) -> None:
     field = next(each for each in dataclasses.fields(file.UnitSensitivity) if each.name == "coverage")
     assert field.default == ()  # files that know nothing of experts can be read

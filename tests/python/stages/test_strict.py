@@ -50,6 +50,13 @@ def test_layers_that_predict_further_tokens_are_kept(tmp_path: Path) -> None:
     assert model.unknown == ()
 
 
+def test_a_weight_outside_of_any_layer_number_is_unknown(tmp_path: Path) -> None:
+    folder = tiny_models.build("llama", tmp_path / "model")
+    path, name = folder / "model.safetensors", "model.layers.weight"
+    save_file({**load_file(path), name: torch.ones(4, 4, dtype=torch.bfloat16)}, path, {"format": "pt"})
+    assert pq.open(folder).unknown == (name,)
+
+
 def test_strict_takes_what_an_entry_keeps_on_purpose(tmp_path: Path) -> None:
     folder = tiny_models.build("qwen3_moe", tmp_path / "model")
     pq.quantize(folder, tmp_path / "out", schemes=["FP8_DYNAMIC"], strict=True)
