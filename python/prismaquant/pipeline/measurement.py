@@ -91,7 +91,7 @@ def probe(
     preview
         A first look, in less than half the time: nothing is solved for the data, and the one price is
         ``"fisher-trace"``, on the windows that the statistics come from. A plan made from it is exported as it was
-        priced, without calibration.
+        priced, without calibration; `plan` needs ``price="fisher-trace"`` for it.
     calibrate_all_experts
         Solve experts for the inputs of all tokens, as if every token were routed to each of them: helps those that few
         tokens choose, at the cost of running every expert on everything. Prices stay those of the tokens that were
@@ -155,7 +155,7 @@ def probe(
         if name not in PRICE_NAMES:
             raise unknown_name("price", name, PRICE_NAMES)
     if MEASURED in wanted and work_dir is None:
-        raise ArgumentError(f"price {MEASURED} needs the renderings", hint="name a work folder for them (work_dir)")
+        raise ArgumentError(f"price {MEASURED} needs the renderings", hint="name a work folder for them (--work-dir)")
     others = (0, 0) if preview else (-(-price_samples // 4), price_samples)
     tokens = read_tokens(data, source, samples=samples + sum(others), seq_len=seq_len, seed=seed)
     draw = split(tokens, statistics=samples, ranges=others[0], prices=others[1], seed=seed)
