@@ -60,5 +60,8 @@ def test_the_verbs_after_the_probe_run_on_cuda(tmp_path: Path) -> None:
     }
     assert kept["cuda"].kl_before == pytest.approx(kept["cpu"].kl_before, rel=CLOSE)
     assert kept["cuda"].kl_after < kept["cuda"].kl_before
-    # Each unit is solved for what the solved ones before it give: a tie that turns goes on through the model.
+    first = {device: polish.units[0] for device, polish in kept.items()}
+    assert first["cuda"].error_before == pytest.approx(first["cpu"].error_before, rel=CLOSE)
+    assert first["cuda"].error_after == pytest.approx(first["cpu"].error_after, rel=CLOSE)
+    # The others are solved for what the solved ones before them give: a tie that turns goes on through the model.
     assert kept["cuda"].kl_after == pytest.approx(kept["cpu"].kl_after, rel=0.1)
