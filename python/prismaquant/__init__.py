@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.formats import format_info, get_scheme, list_formats, list_schemes
     from prismaquant.pipeline import evaluate, export, open, plan, polish, probe, quantize, verify
+    from prismaquant.planning import Allocation, Constraint, allocate
     from prismaquant.solver import (
         CoordinateDescent,
         Gptq,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     __version__ = _version()
 else:
     _HOME = {
+        "Allocation": "planning",
         "Codec": "codec",
+        "Constraint": "planning",
         "CoordinateDescent": "solver",
         "Environment": "environment",
         "Error": "errors",
@@ -50,6 +53,7 @@ else:
         "Shift": "solver",
         "Solution": "solver",
         "TwoSided": "solver",
+        "allocate": "planning",
         "describe_presets": "solver",
         "doctor": "environment",
         "evaluate": "pipeline",
@@ -87,7 +91,9 @@ else:
 
 
 __all__ = [
+    "Allocation",
     "Codec",
+    "Constraint",
     "CoordinateDescent",
     "Environment",
     "Error",
@@ -102,6 +108,7 @@ __all__ = [
     "Shift",
     "Solution",
     "TwoSided",
+    "allocate",
     "describe_presets",
     "doctor",
     "evaluate",

@@ -14,6 +14,7 @@ __all__: list[str] = [
     "TensorView",
     "active_isa",
     "allocate",
+    "allocate_constrained",
     "available_isas",
     "decode",
     "element_values",
@@ -21,6 +22,7 @@ __all__: list[str] = [
     "encoding_error",
     "error",
     "format_info",
+    "frontier",
     "list_formats",
     "list_presets",
     "list_scale_rules",
@@ -69,6 +71,21 @@ def allocate(
 ) -> dict[str, typing.Any]:
     """
     Exact multiple-choice knapsack: one candidate per item, least total loss within the byte budget.
+    """
+
+def allocate_constrained(
+    bytes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
+    losses: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]],
+    budget: typing.SupportsInt | typing.SupportsIndex,
+    constraints: collections.abc.Sequence[
+        tuple[
+            collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+) -> dict[str, typing.Any]:
+    """
+    The same under further limits, pairs (uses, limit), with a proven lower bound.
     """
 
 def available_isas() -> list[str]:
@@ -139,6 +156,14 @@ def error(
 def format_info(name: str) -> dict[str, typing.Any]:
     """
     Facts of one format.
+    """
+
+def frontier(
+    bytes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
+    losses: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]],
+) -> list[tuple[int, float]]:
+    """
+    Vertices (bytes, loss) of the lower convex hull over all choices, in increasing bytes.
     """
 
 def list_formats() -> list[str]:

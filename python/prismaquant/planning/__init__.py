@@ -1,5 +1,6 @@
 """Planning: from prices and a budget to one scheme per unit. Reads no weights and needs neither torch nor the data."""
 
+from prismaquant.planning.allocation import Allocation, Constraint, allocate
 from prismaquant.planning.run import plan, preflight
 
-__all__ = ["plan", "preflight"]
+__all__ = ["Allocation", "Constraint", "allocate", "plan", "preflight"]

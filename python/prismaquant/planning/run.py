@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prismaquant.errors import ArgumentError, ModelError
 from prismaquant.files.plan import Note, Plan, PlannedUnit
 from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme
+from prismaquant.planning.allocation import allocate
 from prismaquant.planning.budget import budget_of, check_budget
 from prismaquant.planning.candidates import (
     Option,
@@ -89,14 +90,8 @@ def plan(
     units = _priced(model, menu, sensitivity, price, preset)
     check_budget(budget, units)
 
-    from prismaquant import _core
-
-    result = _core.allocate(
-        [[option.bytes for option in entry.options] for entry in units],
-        [[_known(option) for option in entry.options] for entry in units],
-        budget.bytes,
-    )
-    chosen = [entry.options[index] for entry, index in zip(units, result["choice"], strict=True)]
+    found = allocate([[(option.bytes, _known(option)) for option in entry.options] for entry in units], budget.bytes)
+    chosen = [entry.options[index] for entry, index in zip(units, found.choice, strict=True)]
     return Plan(
         model=model.fingerprint,
         preset=preset,
@@ -104,8 +99,8 @@ def plan(
         budget=budget.bytes,
         parameters=sum(unit.parameters for unit in model.units),
         bytes=sum(option.bytes for option in chosen),
-        predicted_kl=float(result["loss"]),
-        lower_bound=float(result["lower_bound"]),
+        predicted_kl=found.loss,
+        lower_bound=found.lower_bound,
         units=_decisions(units, chosen),
         calibration=_calibration(sensitivity, preset),
         standard_error=_standard_error(sensitivity, units, chosen, price),

@@ -15,7 +15,9 @@ import pytest
 import prismaquant as pq
 
 NAMES = [
+    "Allocation",
     "Codec",
+    "Constraint",
     "CoordinateDescent",
     "Environment",
     "Error",
@@ -30,6 +32,7 @@ NAMES = [
     "Shift",
     "Solution",
     "TwoSided",
+    "allocate",
     "describe_presets",
     "doctor",
     "evaluate",

@@ -83,7 +83,9 @@ def test_sizes_of_a_large_model_stay_exact() -> None:
 
 
 def test_nothing_to_choose() -> None:
-    assert call([], 0) == {"choice": [], "bytes": 0, "loss": 0.0, "lower_bound": 0.0}
+    found = call([], 0)
+    assert found["tolerance"] == pytest.approx(0)
+    assert {**found, "tolerance": 0} == {"choice": [], "bytes": 0, "loss": 0, "lower_bound": 0, "tolerance": 0}
 
 
 @pytest.mark.parametrize(
