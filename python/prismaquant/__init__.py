@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.formats import format_info, get_scheme, list_formats, list_schemes
-    from prismaquant.pipeline import evaluate, export, open, plan, polish, probe, quantize, verify
-    from prismaquant.planning import Allocation, Constraint, allocate
+    from prismaquant.pipeline import evaluate, export, open, outlook, plan, polish, probe, quantize, verify
+    from prismaquant.planning import Allocation, Constraint, Outlook, allocate
     from prismaquant.solver import (
         CoordinateDescent,
         Gptq,
@@ -44,6 +44,7 @@ else:
         "Error": "errors",
         "Evaluation": "files.evaluation",
         "Gptq": "solver",
+        "Outlook": "planning",
         "Plan": "files.plan",
         "Preset": "solver",
         "Quantized": "codec",
@@ -66,6 +67,7 @@ else:
         "list_presets": "solver",
         "list_schemes": "formats",
         "open": "pipeline",
+        "outlook": "pipeline",
         "plan": "pipeline",
         "polish": "pipeline",
         "probe": "pipeline",
@@ -99,6 +101,7 @@ __all__ = [
     "Error",
     "Evaluation",
     "Gptq",
+    "Outlook",
     "Plan",
     "Preset",
     "Quantized",
@@ -121,6 +124,7 @@ __all__ = [
     "list_presets",
     "list_schemes",
     "open",
+    "outlook",
     "plan",
     "polish",
     "probe",

@@ -92,9 +92,12 @@ _SCHEMES = {
     )
 }
 
-#: The menu of `plan` when none is given. The prices of this release see weights only, so NVFP4 with quantized
-#: activations is on request.
-DEFAULT_MENU = ("NVFP4A16", "FP8_DYNAMIC", BF16)
+#: The menu when none is given. All are priced; of those with one weight format, planning keeps what the activations
+#: that it is asked for leave.
+DEFAULT_MENU = ("NVFP4", "NVFP4A16", "FP8_DYNAMIC", BF16)
+
+#: Names that people use for a scheme beside its own.
+_ALIASES = {"FP8": "FP8_DYNAMIC"}
 
 
 def list_schemes() -> tuple[str, ...]:
@@ -111,7 +114,7 @@ def get_scheme(name: str) -> Scheme:
         If there is none; the message lists all and the nearest.
     """
     try:
-        return _SCHEMES[name]
+        return _SCHEMES[_ALIASES.get(name, name)]
     except KeyError:
         raise unknown_name("scheme", name, _SCHEMES) from None
 

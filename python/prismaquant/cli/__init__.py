@@ -93,6 +93,7 @@ def parser_of(verb: str) -> Parser:
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the result as a JSON document on stdout")
     group.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+    parser.usage = f"{parser.prog} [options] {parser.needed()}".rstrip()
     return parser
 
 
@@ -113,7 +114,7 @@ def _run(arguments: list[str]) -> int:
     module = _module(verb)
     options = parser_of(verb).options_of(arguments[1:])
     as_json, _ = options.pop("json"), options.pop("verbose")
-    function = getattr(prismaquant, module.FUNCTION)
+    function = getattr(module, "call", None) or getattr(prismaquant, module.FUNCTION)
     if module.LONG:
         from prismaquant.cli.progress import bar
 

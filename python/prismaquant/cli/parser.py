@@ -24,6 +24,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(message, hint=f"see {self.prog} --help")
 
+    def needed(self) -> str:
+        """What cannot be left out, for the usage."""
+        needed = [action for action in self._actions if action.required]
+        return " ".join(" ".join((*action.option_strings[:1], str(action.metavar))) for action in needed)
+
     def options_of(self, arguments: Sequence[str]) -> dict[str, Any]:
         """The values of all options and positional arguments.
 

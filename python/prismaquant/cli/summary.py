@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from prismaquant.cli.footprint import show_footprint
 from prismaquant.formats import list_schemes
 from prismaquant.quantity import format_bytes
 
@@ -41,7 +42,11 @@ def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
         )
         error = "" if decided.standard_error is None else f" +- {decided.standard_error:.2g}"
         line(f"predicted KL {decided.predicted_kl:.4g}{error} nats per token{proof}")
-    notes = Counter(f"{_every_layer(note.unit)} {_every_layer(note.text)}" for note in decided.notes)
+    if decided.a16_share:
+        line(f"{decided.a16_share:.1%} of the operations keep 16-bit activations")
+    if decided.footprint is not None:
+        show_footprint(decided.footprint)
+    notes = Counter(f"{_every_layer(note.unit)} {_every_layer(note.text)}".strip() for note in decided.notes)
     for text, count in notes.items():
         line(f"note: {text}" + (f" [{count} units]" if count > 1 else ""))
 

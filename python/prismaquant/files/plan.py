@@ -9,7 +9,7 @@ from pathlib import Path
 from prismaquant.files import record
 from prismaquant.files.fingerprint import fingerprint
 
-__all__ = ["SCHEMA", "Note", "Plan", "PlannedUnit", "read", "write"]
+__all__ = ["SCHEMA", "CacheShare", "Footprint", "Note", "Plan", "PlannedUnit", "read", "write"]
 
 SCHEMA = "prismaquant.recipe/1"
 
@@ -52,6 +52,56 @@ class PlannedUnit:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheShare:
+    """What ``layers`` decoder layers of one ``kind`` keep of the sequences, in ``bytes`` on one device.
+
+    ``kind`` is ``"full"``, ``"sliding"`` (a window), ``"latent"`` (MLA) or ``"recurrent"`` (linear attention).
+    """
+
+    kind: str
+    layers: record.Count
+    bytes: record.Count
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What one device holds and reads when the plan is served.
+
+    Attributes
+    ----------
+    resident
+        Bytes of all weights.
+    read_per_token
+        Bytes of weights that decoding one token of one sequence reads on all devices together; of experts as many as
+        are expected.
+    context, concurrency, kv
+        Tokens of a sequence (0: not known), sequences at the same time, and how keys and values are kept.
+    cache
+        What the layers keep of them.
+    activations
+        Bytes that the engine needs beside, an estimate.
+    tensor_parallel
+        Devices that share the model.
+    memory, bandwidth
+        Bytes of one device, and what it reads per second; ``None``: any.
+    left
+        Bytes that are left of the share that the engine takes of it; negative if it does not fit.
+    """
+
+    resident: record.Count
+    read_per_token: record.Count
+    context: record.Count
+    concurrency: record.Positive
+    kv: str
+    cache: tuple[CacheShare, ...]
+    activations: record.Count
+    tensor_parallel: record.Positive
+    memory: record.Count | None = None
+    bandwidth: record.Count | None = None
+    left: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Result of `plan`.
 
@@ -76,13 +126,17 @@ class Plan:
         Of ``predicted_kl``, from the spread of the prices over the windows that set them; ``None`` where it is not
         known.
     lower_bound
-        Proven lower bound of that sum under the budget (equal: the plan is optimal).
+        Proven lower bound of that sum under the budget and the other limits (equal: the plan is optimal).
     units
         Decisions in the order of the model.
     calibration
         `Sensitivity.calibration` of the statistics that the preset solves with; ``None`` for data-free presets.
     notes
         Remarks.
+    a16_share
+        Share of the operations of all Linears that keep 16-bit activations although their format has its own.
+    footprint
+        What a device holds and reads; ``None`` in recipes of earlier releases.
     """
 
     model: str
@@ -97,6 +151,8 @@ class Plan:
     calibration: str | None = None
     standard_error: float | None = None
     notes: tuple[Note, ...] = ()
+    a16_share: float = 0.0
+    footprint: Footprint | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -208,6 +208,14 @@ class Sensitivity(Document):
             return None
         return float(total.std(ddof=1) * math.sqrt(windows) / self.price_tokens)
 
+    def candidate_errors(self, unit: str, price: str) -> list[float] | None:
+        """Standard error of the price of each candidate of ``unit``, in nats per token; ``None`` as above."""
+        sums = self.price_sums.get(price_sums_name(unit, price))
+        if sums is None or sums.shape[1] < 2:
+            return None
+        scale = math.sqrt(sums.shape[1]) / self.price_tokens
+        return [float(value) * scale for value in sums.astype(float).std(axis=1, ddof=1)]
+
     def __repr__(self) -> str:
         return f"Sensitivity({len(self.units)} units, {self.tokens} tokens, prices {', '.join(self.prices)})"
 

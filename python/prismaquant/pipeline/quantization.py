@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from prismaquant.formats import BF16, DEFAULT_MENU, get_scheme, stored_bytes, un
 from prismaquant.pipeline.inputs import DEFAULT_PRICE, check_known, check_threads, menu_of, open, require_extra
 from prismaquant.pipeline.measurement import probe
 from prismaquant.pipeline.polishing import polish as run_polish
-from prismaquant.pipeline.production import export, plan, verify
+from prismaquant.pipeline.production import export, verify
 from prismaquant.pipeline.work import polish_folder, render_cache
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import format_bytes, parse_bytes
@@ -54,8 +54,20 @@ def quantize(
     *,
     bpw: float | None = None,
     size: int | str | None = None,
+    fit: int | str | None = None,
+    max_loss: float | None = None,
+    context: int | str | None = None,
+    kv: str = "auto",
+    concurrency: int = 1,
+    tensor_parallel: int = 1,
+    reserve: int | str | None = None,
+    max_read: int | str | None = None,
     data: PathLike | Sequence[PathLike] | None = None,
     schemes: Sequence[str] = DEFAULT_MENU,
+    activations: str = "native",
+    a16_share: float | None = None,
+    target_device: str | None = None,
+    pins: Sequence[str] | None = None,
     samples: int = 128,
     price_samples: int = 32,
     seq_len: int = 512,
@@ -82,9 +94,8 @@ def quantize(
     ----------
     model, out
         The source folder and the new one.
-    bpw, size
-        The budget, one of the two; see `plan`. Without one the menu must hold one scheme beside BF16: a uniform
-        checkpoint.
+    bpw, size, fit, max_loss
+        The budget; see `plan`. Without one the menu must hold one scheme beside BF16: a uniform checkpoint.
     data
         Calibration text, see `probe`. With a budget, for schemes with a calibrated activation scale, and for presets
         that solve for it, the default is a built-in text; otherwise none is used.
@@ -110,12 +121,34 @@ def quantize(
     VerificationError
         What was written breaks a rule; the folder is left for inspection.
     """
+    from prismaquant.planning import Request
+    from prismaquant.planning import plan as choose
     from prismaquant.planning import preflight as check_budget
 
     source, menu = open(model), menu_of(schemes)
-    total, shard_bytes = None if size is None else parse_bytes(size), parse_bytes(shard_size)
+    shard_bytes = parse_bytes(shard_size)
     target = Path(out).resolve()  # now: with force, it may be the current folder that is replaced
-    calibrated = bpw is not None or total is not None or any(get_scheme(name).needs_input_amax for name in menu)
+    asked = Request(
+        bpw=bpw,
+        size=size,
+        fit=fit,
+        max_loss=max_loss,
+        context=context,
+        kv=kv,
+        concurrency=concurrency,
+        tensor_parallel=tensor_parallel,
+        reserve=reserve,
+        max_read=max_read,
+        schemes=menu,
+        activations=activations,
+        a16_share=a16_share,
+        target_device=target_device,
+        pins=pins or (),
+        price=price,
+        preset=preset,
+    )
+    budgeted = any(value is not None for value in (bpw, size, fit, max_loss, max_read))
+    calibrated = budgeted or any(get_scheme(name).needs_input_amax for name in menu)
     if preset is None:
         preset = CALIBRATED_PRESET if calibrated or data is not None else DEFAULT_PRESET
     calibrated = calibrated or preset_needs_gram(preset)
@@ -123,7 +156,7 @@ def quantize(
     check_threads(threads)
     if strict or not calibrated:  # else the probe will say it
         check_known(source, strict=strict)
-    largest = check_budget(source, bpw=bpw, size=total, schemes=menu)
+    largest = check_budget(source, asked)
     _check_room(source, menu, target, largest, work, preset, force=force, polish=polish)
     if calibrated:
         _check_calibration(price)
@@ -151,7 +184,7 @@ def quantize(
             threads=threads,
             progress=progress,
         )
-    decided = plan(source, sensitivity, bpw=bpw, size=total, schemes=menu, price=price, preset=preset)
+    decided = choose(source, sensitivity, replace(asked, preset=preset))
     renderings = None
     if polish and sensitivity is not None and work is not None and _is_solved(decided):
         renderings = polish_folder(work, decided)

@@ -1,6 +1,8 @@
 """Planning: from prices and a budget to one scheme per unit. Reads no weights and needs neither torch nor the data."""
 
 from prismaquant.planning.allocation import Allocation, Constraint, allocate
+from prismaquant.planning.outlook import Outlook, Place, outlook
+from prismaquant.planning.request import Request
 from prismaquant.planning.run import plan, preflight
 
-__all__ = ["Allocation", "Constraint", "allocate", "plan", "preflight"]
+__all__ = ["Allocation", "Constraint", "Outlook", "Place", "Request", "allocate", "outlook", "plan", "preflight"]

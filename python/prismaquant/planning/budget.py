@@ -1,4 +1,4 @@
-"""The budget: bits per weight or the size of the folder -> bytes that the units may take."""
+"""The budget: bits per weight, the size of the folder, or the memory of a device -> bytes that the units may take."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from prismaquant.errors import ArgumentError, BudgetError
 from prismaquant.formats import BF16, get_scheme
 from prismaquant.planning.candidates import unit_bytes
+from prismaquant.planning.serving import Serving, for_units
 from prismaquant.quantity import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from prismaquant.model import Model
     from prismaquant.planning.candidates import UnitOptions
 
-__all__ = ["Budget", "budget_of", "check_budget"]
+__all__ = ["Budget", "budgets_of", "check_budget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,48 +28,68 @@ class Budget:
     Attributes
     ----------
     bytes
-        The budget of the units; negative if the folder asked for is smaller than what is passed through.
+        The budget of the units; negative if what was asked for is smaller than what else has to be there.
     asked
         The budget in the words of the caller.
-    passthrough
-        Bytes of the tensors that are passed through, where they were subtracted (a size); ``None`` for bits per weight.
+    option
+        How it was given: ``"bpw"``, ``"size"`` or ``"fit"``.
+    beside
+        Bytes of what else is in the folder or on the device, where they were subtracted; ``None`` for bits per weight.
+    share
+        Of the memory of a device that the engine takes; 1 for the others.
     """
 
     bytes: int
     asked: str
-    passthrough: int | None = None
+    option: str = "bpw"
+    beside: int | None = None
+    share: float = 1.0
+
+    def total(self, count: int) -> int:
+        """What would have to be asked for, in bytes, so that the units may take ``count``."""
+        return math.ceil((count + (self.beside or 0)) / self.share)
 
 
-def budget_of(model: Model, *, bpw: float | None, size: int | str | None) -> Budget | None:
-    """The budget that ``bpw`` (bits per weight of the units) or ``size`` (bytes of all tensors of the folder) leaves.
+def budgets_of(
+    model: Model, *, bpw: float | None = None, size: int | str | None = None, serving: Serving | None = None
+) -> tuple[Budget, ...]:
+    """The budgets of the units that ``bpw``, ``size`` (bytes of all tensors of the folder) and the memory of one device
+    leave, the smallest first; empty if none is given.
 
     Bits per weight count everything stored for the Linears of the units (codes, scales, global scales, and weights that
-    have to stay BF16) over their weights: ``floor(bpw * parameters / 8)`` bytes. ``None`` if neither is given.
+    have to stay BF16) over their weights: ``floor(bpw * parameters / 8)`` bytes.
 
     Raises
     ------
     ArgumentError
-        Both are given, or one is no positive number.
+        ``bpw`` and ``size`` are both given, or one is no positive number.
     """
     if bpw is not None and size is not None:
         raise ArgumentError("bpw and size are both given", hint="give one of them")
+    found = []
     if bpw is not None:
         if not (math.isfinite(bpw) and bpw > 0):
             raise ArgumentError(f"bpw is {bpw}, expected a positive number of bits per weight", hint="for example 4.75")
         parameters = sum(unit.parameters for unit in model.units)
         # The decimal that was written, not its binary neighbour: 4.6 must allow what 4.6 bits are.
-        return Budget(math.floor(Fraction(str(float(bpw))) * parameters / 8), f"{bpw:g} bpw")
+        found.append(Budget(math.floor(Fraction(str(float(bpw))) * parameters / 8), f"{bpw:g} bpw"))
     if size is not None:
         total = parse_bytes(size)
         if total <= 0:
             raise ArgumentError(f"size is {size}, expected a positive number of bytes", hint="for example 20GiB")
         passthrough = sum(model.tensors[name].nbytes for name in model.passthrough)
-        return Budget(total - passthrough, f"a folder of {_exact(total)}", passthrough)
-    return None
+        found.append(Budget(total - passthrough, f"a folder of {_exact(total)}", "size", passthrough))
+    if serving is not None and serving.memory is not None and serving.tensor_parallel == 1:
+        left = for_units(model, serving)
+        usable = serving.usable
+        assert usable is not None
+        asked = f"{_exact(serving.memory)} of memory with a context of {serving.concurrency} x {serving.context} tokens"
+        found.append(Budget(left, asked, "fit", usable - left, serving.engine.memory_utilization))
+    return tuple(sorted(found, key=lambda budget: budget.bytes))
 
 
-def check_budget(budget: Budget, units: Sequence[UnitOptions]) -> None:
-    """Refuse a budget that no plan meets, or that is larger than the model in BF16.
+def check_budget(budget: Budget, units: Sequence[UnitOptions], *, alone: bool = True) -> None:
+    """Refuse a budget that no plan meets, or, where it stands ``alone``, one that is larger than the model in BF16.
 
     Raises
     ------
@@ -79,16 +100,17 @@ def check_budget(budget: Budget, units: Sequence[UnitOptions]) -> None:
     minimum = sum(entry.smallest.bytes for entry in units)
     maximum = sum(unit_bytes(entry.unit, get_scheme(BF16)) for entry in units)
     if budget.bytes < minimum:
+        pins = [entry.unit.name for entry in units if entry.pinned]
         raise BudgetError(
-            f"{budget.asked} is below the minimum of {_amount(minimum, parameters, budget.passthrough)}: "
-            f"{_forced(units, budget.passthrough)}",
+            f"{budget.asked} is below the minimum of {_amount(minimum, parameters, budget)}: {_forced(units, budget)}",
             minimum=minimum,
             maximum=maximum,
-            hint=f"ask for at least {_least(minimum, parameters, budget.passthrough)}, or add a smaller scheme",
+            hint=f"ask for at least {_least(minimum, parameters, budget)}, or "
+            + (f"unpin {_some(pins)}" if pins else "add a smaller scheme"),
         )
-    if budget.bytes > maximum:
+    if alone and budget.bytes > maximum:
         raise BudgetError(
-            f"{budget.asked} is above the maximum of {_amount(maximum, parameters, budget.passthrough)}: "
+            f"{budget.asked} is above the maximum of {_amount(maximum, parameters, budget)}: "
             "the model in BF16 fits without quantization",
             minimum=minimum,
             maximum=maximum,
@@ -96,34 +118,44 @@ def check_budget(budget: Budget, units: Sequence[UnitOptions]) -> None:
         )
 
 
-def _amount(count: int, parameters: int, passthrough: int | None) -> str:
+def _amount(count: int, parameters: int, budget: Budget) -> str:
     bits = f"{8 * count / parameters:.4f} bpw"
-    if passthrough is None:
+    if budget.beside is None:
         return f"{bits} ({count} bytes of the units)"
-    return f"a folder of {_exact(count + passthrough)} ({bits})"
+    what = "a folder" if budget.option == "size" else "a device"
+    return f"{what} of {_exact(budget.total(count))} ({bits})"
 
 
-def _least(minimum: int, parameters: int, passthrough: int | None) -> str:
+def _least(minimum: int, parameters: int, budget: Budget) -> str:
     """The smallest budget that works, in the terms of the caller."""
-    if passthrough is not None:
-        return f"size {minimum + passthrough}"
+    if budget.beside is not None:
+        return f"{budget.option} {budget.total(minimum)}"
     return f"bpw {math.ceil(Fraction(8 * minimum * 10**4, parameters)) / 10**4:g}"
 
 
-def _forced(units: Sequence[UnitOptions], passthrough: int | None) -> str:
+def _forced(units: Sequence[UnitOptions], budget: Budget) -> str:
     """What the smallest plan is made of."""
     by_scheme: dict[str, list[UnitOptions]] = {}
     for entry in units:
         by_scheme.setdefault(entry.smallest.scheme, []).append(entry)
-    parts = [] if passthrough is None else [f"{_exact(passthrough)} are passed through"]
+    parts = []
+    if budget.beside is not None:
+        what = "are passed through" if budget.option == "size" else "are for the KV cache, the engine and other tensors"
+        parts.append(f"{_exact(budget.beside)} {what}")
     for scheme, entries in by_scheme.items():
         forced = [entry.unit.name for entry in entries if entry.misfits]
+        pinned = [entry.unit.name for entry in entries if entry.pinned]
         text = f"{len(entries)} units need {sum(e.smallest.bytes for e in entries)} bytes in {scheme}"
         if forced:
-            shown = ", ".join(forced[:3]) + (", ..." if len(forced) > 3 else "")
-            text += f" ({len(forced)} of them because nothing smaller fits their shape: {shown})"
+            text += f" ({len(forced)} of them because nothing smaller fits their shape: {_some(forced)})"
+        if pinned:
+            text += f" ({len(pinned)} of them because they are pinned to it: {_some(pinned)})"
         parts.append(text)
     return "; ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _exact(count: int) -> str:

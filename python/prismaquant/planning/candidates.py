@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from prismaquant.errors import ArgumentError, StageFileError
+from prismaquant.errors import StageFileError
 from prismaquant.files.plan import Note
 from prismaquant.formats import BF16, Scheme, get_scheme, stored_bytes, unknown_name, why_not
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Candidate, Sensitivity, UnitSensitivity
     from prismaquant.model import Model, Unit
+    from prismaquant.planning.menu import Menu
 
 __all__ = [
     "Option",
     "UnitOptions",
     "check_sensitivity",
-    "menu_of",
     "unit_bytes",
     "unit_options",
     "unpriced_options",
 ]
+
+
+#: So many standard errors below zero a price may be; beyond, it is damaged.
+_NOISE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,15 @@ class UnitOptions:
     """The schemes of the menu that a unit can take, in the order of the menu, never empty.
 
     ``misfits`` are the schemes of the menu that its shapes do not allow, each with the reason. A unit that none of the
-    menu fits has BF16 as its only option.
+    menu fits has BF16 as its only option. ``pinned``: the caller left it one. ``raised`` counts the prices that were
+    negative within their noise and are taken as zero.
     """
 
     unit: Unit
     options: tuple[Option, ...]
     misfits: tuple[tuple[str, str], ...]
+    pinned: bool = False
+    raised: int = 0
 
     @property
     def smallest(self) -> Option:
@@ -65,26 +72,11 @@ class UnitOptions:
         return (Note("columns-not-divisible", self.unit.name, f"{verb} ({why})"),)
 
 
-def menu_of(schemes: Sequence[str]) -> tuple[Scheme, ...]:
-    """The schemes called ``schemes``, each once.
-
-    Raises
-    ------
-    FormatError
-        A name that does not exist.
-    ArgumentError
-        No name at all.
-    """
-    names = (schemes,) if isinstance(schemes, str) else tuple(schemes)
-    if not names:
-        raise ArgumentError("schemes is empty", hint="name at least one scheme")
-    return tuple(get_scheme(name) for name in dict.fromkeys(names))
-
-
-def unpriced_options(unit: Unit, menu: Sequence[Scheme]) -> UnitOptions:
+def unpriced_options(unit: Unit, menu: Menu) -> UnitOptions:
     """Every scheme of ``menu`` that the shapes of ``unit`` allow, else BF16; from the shapes alone, without prices."""
-    fitting, misfits = _fitting(unit, menu)
-    return UnitOptions(unit, tuple(Option(scheme.name, unit_bytes(unit, scheme), None) for scheme in fitting), misfits)
+    fitting, misfits = _fitting(unit, menu.of(unit))
+    options = tuple(Option(scheme.name, unit_bytes(unit, scheme), None) for scheme in fitting)
+    return UnitOptions(unit, options, misfits, unit.name in menu.pinned)
 
 
 def check_sensitivity(sensitivity: Sensitivity, model: Model, *, price: str, preset: str) -> None:
@@ -113,21 +105,34 @@ def check_sensitivity(sensitivity: Sensitivity, model: Model, *, price: str, pre
         raise unknown_name("price", price, sensitivity.prices)
 
 
-def unit_options(unit: Unit, menu: Sequence[Scheme], measured: UnitSensitivity | None, price: str) -> UnitOptions:
+def unit_options(
+    unit: Unit, menu: Menu, measured: UnitSensitivity | None, price: str, errors: Sequence[float] | None
+) -> UnitOptions:
     """Every scheme of ``menu`` that the shapes of ``unit`` allow, with the price that was measured for it.
+
+    Parameters
+    ----------
+    errors
+        Standard errors of the prices of the candidates of ``measured``, where they are known.
 
     Raises
     ------
     StageFileError
-        The unit, or a scheme that fits it, was not measured; a price is negative or not finite; the bytes differ from
-        those that the scheme takes today.
+        The unit, or a scheme that fits it, was not measured; a price is not finite, or negative by more than `_NOISE`
+        standard errors; the bytes differ from those that the scheme takes today.
     """
     if measured is None:
         raise StageFileError("the sensitivity has no such unit", where=unit.name, hint="probe this model again")
-    fitting, misfits = _fitting(unit, menu)
-    candidates = {candidate.scheme: candidate for candidate in measured.candidates}
-    options = tuple(_option(unit, scheme, candidates.get(scheme.name), price) for scheme in fitting)
-    return UnitOptions(unit, options, misfits)
+    fitting, misfits = _fitting(unit, menu.of(unit))
+    known = {candidate.scheme: number for number, candidate in enumerate(measured.candidates)}
+    options, raised = [], 0
+    for scheme in fitting:
+        number = known.get(scheme.name)
+        candidate = None if number is None else measured.candidates[number]
+        option = _option(unit, scheme, candidate, 0.0 if errors is None or number is None else errors[number], price)
+        raised += option.price is not None and option.price < 0
+        options.append(replace(option, price=max(0.0, option.price or 0.0)))
+    return UnitOptions(unit, tuple(options), misfits, unit.name in menu.pinned, raised)
 
 
 def unit_bytes(unit: Unit, scheme: Scheme) -> int:
@@ -142,7 +147,7 @@ def _fitting(unit: Unit, menu: Sequence[Scheme]) -> tuple[list[Scheme], tuple[tu
     return [scheme for scheme in menu if scheme.name not in excluded] or [get_scheme(BF16)], misfits
 
 
-def _option(unit: Unit, scheme: Scheme, candidate: Candidate | None, price: str) -> Option:
+def _option(unit: Unit, scheme: Scheme, candidate: Candidate | None, error: float, price: str) -> Option:
     size = unit_bytes(unit, scheme)
     if candidate is None:
         if scheme.name == BF16 and all(linear.weight.dtype == "BF16" for linear in unit.linears):
@@ -153,9 +158,10 @@ def _option(unit: Unit, scheme: Scheme, candidate: Candidate | None, price: str)
             hint=f"probe with schemes that include {scheme.name!r} (--schemes)",
         )
     value = candidate.prices.get(price)
-    if value is None or not math.isfinite(value) or value < 0:
+    if value is None or not math.isfinite(value) or value < -_NOISE * error:
         raise StageFileError(
-            f"price {price!r} of scheme {scheme.name} is {value}, expected a finite number >= 0",
+            f"price {price!r} of scheme {scheme.name} is {value}, expected a finite number >= 0"
+            + (f" (or within {_NOISE} standard errors of {error:.2g})" if error else ""),
             where=unit.name,
             hint="the sensitivity is damaged: probe again",
         )

@@ -1,69 +1,39 @@
-"""`plan`: the scheme of every unit that costs least within the budget, with the proof that nothing is better."""
+"""`plan`: the scheme of every unit that costs least within the limits, with the proof that nothing is better."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prismaquant.errors import ArgumentError, ModelError
 from prismaquant.files.plan import Note, Plan, PlannedUnit
 from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme
-from prismaquant.planning.allocation import allocate
-from prismaquant.planning.budget import budget_of, check_budget
-from prismaquant.planning.candidates import (
-    Option,
-    UnitOptions,
-    check_sensitivity,
-    menu_of,
-    unit_options,
-    unpriced_options,
-)
+from prismaquant.planning.candidates import Option, UnitOptions, check_sensitivity, unit_options, unpriced_options
+from prismaquant.planning.limits import Limit, a16_operations, cheapest_within_loss, choose, limits_of, operations
+from prismaquant.planning.menu import Menu
+from prismaquant.planning.request import Question, Request
+from prismaquant.planning.serving import footprint
 from prismaquant.solver import DEFAULT_PRESET, preset_needs_gram
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.model import Model
 
-__all__ = ["plan", "preflight"]
+__all__ = ["plan", "preflight", "priced_units"]
 
 
-def plan(
-    model: Model,
-    sensitivity: Sensitivity | None = None,
-    *,
-    bpw: float | None = None,
-    size: int | str | None = None,
-    schemes: Sequence[str] = DEFAULT_MENU,
-    price: str = "directional",
-    preset: str | None = None,
-) -> Plan:
+def plan(model: Model, sensitivity: Sensitivity | None, request: Request) -> Plan:
     """Choose a scheme for every unit of ``model``.
 
-    With a budget: the choice with the smallest sum of prices whose stored bytes fit, exact, with a lower bound that
-    proves it. Without one, and with a menu of one scheme (BF16 aside): that scheme wherever the shapes allow it.
-
-    Parameters
-    ----------
-    model
-        The model, from `prismaquant.open`.
-    sensitivity
-        Prices, from `probe`; needed with a budget. A uniform plan takes its prices from it where it is given.
-    bpw
-        Budget in bits per weight: everything stored for the Linears of the units over their weights.
-    size
-        Budget in bytes of all tensors of the folder, passed-through ones included (``"20GiB"`` is understood).
-    schemes
-        The menu. A unit that none of its schemes fits stays BF16.
-    price
-        Name of the price to minimise.
-    preset
-        Solver preset that renders the weights: by default the one that ``sensitivity`` was measured with, and no other
-        then; without a sensitivity a data-free one, by default ``"scale_sweep"``.
+    With a budget or another limit: the choice with the smallest sum of prices within all of them, with a lower bound
+    that proves it. Without one, and with a menu of one scheme (BF16 aside): that scheme wherever the shapes allow it;
+    only that can be planned without ``sensitivity``.
 
     Raises
     ------
     ArgumentError
-        No budget and more than one scheme; two budgets; a budget without a sensitivity.
+        Contradictory arguments, no limit and more than one scheme, or a limit without ``sensitivity``.
     FormatError
         Unknown scheme, price or preset.
     StageFileError
@@ -73,44 +43,27 @@ def plan(
     """
     if not model.units:
         raise ModelError("has no Linear that can be quantized", where=str(model.path))
-    if preset is None:
-        preset = DEFAULT_PRESET if sensitivity is None else sensitivity.preset
+    preset = request.preset or (DEFAULT_PRESET if sensitivity is None else sensitivity.preset)
     needs_sensitivity = preset_needs_gram(preset)
-    menu = menu_of(schemes)
-    budget = budget_of(model, bpw=bpw, size=size)
+    if sensitivity is not None and tuple(request.schemes) == DEFAULT_MENU:
+        measured = {candidate.scheme for unit in sensitivity.units for candidate in unit.candidates}
+        request = replace(request, schemes=[name for name in DEFAULT_MENU if name == BF16 or name in measured])
+    question = Question.of(model, request)
     if sensitivity is None and needs_sensitivity:
         raise ArgumentError(
             f"preset {preset!r} solves for the inputs of the model, so a plan for it needs a sensitivity",
             hint=f"make one with probe, or plan with preset={DEFAULT_PRESET!r}",
         )
-    if budget is None:
-        return _uniform(model, _only_scheme(menu), sensitivity, price, preset)
     if sensitivity is None:
-        raise ArgumentError(f"a plan for {budget.asked} needs a sensitivity", hint="make one with probe")
-    units = _priced(model, menu, sensitivity, price, preset)
-    check_budget(budget, units)
-
-    found = allocate([[(option.bytes, _known(option)) for option in entry.options] for entry in units], budget.bytes)
-    chosen = [entry.options[index] for entry, index in zip(units, found.choice, strict=True)]
-    return Plan(
-        model=model.fingerprint,
-        preset=preset,
-        price=price,
-        budget=budget.bytes,
-        parameters=sum(unit.parameters for unit in model.units),
-        bytes=sum(option.bytes for option in chosen),
-        predicted_kl=found.loss,
-        lower_bound=found.lower_bound,
-        units=_decisions(units, chosen),
-        calibration=_calibration(sensitivity, preset),
-        standard_error=_standard_error(sensitivity, units, chosen, price),
-        notes=_notes(units, chosen),
-    )
+        if question.has_budget:
+            raise ArgumentError(f"a plan for {question.asked} needs a sensitivity", hint="make one with probe")
+        return _uniform(model, question, preset)
+    if not question.has_budget:
+        question = replace(question, menu=replace(question.menu, schemes=(_only_scheme(question.menu),)))
+    return _best(model, sensitivity, question, preset)
 
 
-def preflight(
-    model: Model, *, bpw: float | None = None, size: int | str | None = None, schemes: Sequence[str] = DEFAULT_MENU
-) -> int:
+def preflight(model: Model, request: Request) -> int:
     """Refuse, from the headers alone, what `plan` would refuse after the measurement.
 
     Returns
@@ -123,66 +76,115 @@ def preflight(
     ArgumentError, FormatError, BudgetError
         As `plan`.
     """
-    menu = menu_of(schemes)
-    budget = budget_of(model, bpw=bpw, size=size)
+    question = Question.of(model, request)
     passthrough = sum(model.tensors[name].nbytes for name in model.passthrough)
-    if budget is None:
-        scheme = _only_scheme(menu)
-        return passthrough + sum(unpriced_options(unit, [scheme]).smallest.bytes for unit in model.units)
-    check_budget(budget, [unpriced_options(unit, menu) for unit in model.units])
-    return passthrough + budget.bytes
+    if not question.has_budget:
+        menu = replace(question.menu, schemes=(_only_scheme(question.menu),))
+        return passthrough + sum(unpriced_options(unit, menu).smallest.bytes for unit in model.units)
+    units = [unpriced_options(unit, question.menu) for unit in model.units]
+    limits_of(model, units, question)
+    largest = sum(max(option.bytes for option in entry.options) for entry in units)
+    return passthrough + min([largest, *(budget.bytes for budget in question.budgets)])
 
 
-def _only_scheme(menu: Sequence[Scheme]) -> Scheme:
+def priced_units(model: Model, sensitivity: Sensitivity, menu: Menu, price: str, preset: str) -> list[UnitOptions]:
+    """The options of every unit with their prices; errors as `plan`."""
+    check_sensitivity(sensitivity, model, price=price, preset=preset)
+    measured = {unit.name: unit for unit in sensitivity.units}
+    return [
+        unit_options(unit, menu, measured.get(unit.name), price, sensitivity.candidate_errors(unit.name, price))
+        for unit in model.units
+    ]
+
+
+def _only_scheme(menu: Menu) -> Scheme:
     """The scheme of a uniform plan."""
-    quantized = [scheme for scheme in menu if scheme.name != BF16]
+    quantized = [scheme for scheme in menu.schemes if scheme.name != BF16]
     if len(quantized) > 1:
         raise ArgumentError(
             f"no budget, and a menu of {len(quantized)} schemes ({', '.join(scheme.name for scheme in quantized)})",
-            hint="give bpw or size, or one scheme for a uniform plan",
+            hint="give bpw, size, fit or max_loss, or one scheme for a uniform plan",
         )
     return quantized[0] if quantized else get_scheme(BF16)
 
 
-def _uniform(model: Model, scheme: Scheme, sensitivity: Sensitivity | None, price: str, preset: str) -> Plan:
-    if sensitivity is None:
-        units = [unpriced_options(unit, [scheme]) for unit in model.units]
-    else:
-        units = _priced(model, [scheme], sensitivity, price, preset)
+def _uniform(model: Model, question: Question, preset: str) -> Plan:
+    """Without prices."""
+    menu = replace(question.menu, schemes=(_only_scheme(question.menu),))
+    units = [unpriced_options(unit, menu) for unit in model.units]
     chosen = [entry.options[0] for entry in units]
-    return Plan(
-        model=model.fingerprint,
-        preset=preset,
-        price=None if sensitivity is None else price,
-        budget=None,
-        parameters=sum(unit.parameters for unit in model.units),
-        bytes=sum(option.bytes for option in chosen),
-        predicted_kl=None if sensitivity is None else sum(_known(option) for option in chosen),
-        lower_bound=None,
-        units=_decisions(units, chosen),
-        calibration=_calibration(sensitivity, preset),
-        standard_error=_standard_error(sensitivity, units, chosen, price),
-        notes=_notes(units, chosen),
+    return _plan(model, replace(question, menu=menu), preset, units, chosen)
+
+
+def _best(model: Model, sensitivity: Sensitivity, question: Question, preset: str) -> Plan:
+    request = question.request
+    units = priced_units(model, sensitivity, question.menu, request.price, preset)
+    items = [[(option.bytes, _known(option)) for option in entry.options] for entry in units]
+    budget = lower_bound = None
+    if not question.has_budget:
+        chosen = [entry.options[0] for entry in units]
+        predicted = sum(_known(option) for option in chosen)
+    else:
+        share = _a16_limit(model, units, question.menu)
+        if request.max_loss is not None:
+            budget, found = cheapest_within_loss(items, request.max_loss, share)
+        else:
+            limits = limits_of(model, units, question)
+            found = choose(items, (*limits, *share))
+            budget = question.budgets[0].bytes if question.budgets else None
+        chosen = [entry.options[index] for entry, index in zip(units, found.choice, strict=True)]
+        predicted, lower_bound = found.loss, found.lower_bound
+    return replace(
+        _plan(model, question, preset, units, chosen),
+        price=request.price,
+        budget=budget,
+        predicted_kl=predicted,
+        lower_bound=lower_bound,
+        calibration=sensitivity.calibration if preset_needs_gram(preset) else None,
+        standard_error=_standard_error(sensitivity, units, chosen, request.price),
     )
 
 
-def _priced(
-    model: Model, menu: Sequence[Scheme], sensitivity: Sensitivity, price: str, preset: str
-) -> list[UnitOptions]:
-    check_sensitivity(sensitivity, model, price=price, preset=preset)
-    measured = {unit.name: unit for unit in sensitivity.units}
-    return [unit_options(unit, menu, measured.get(unit.name), price) for unit in model.units]
+def _a16_limit(model: Model, units: Sequence[UnitOptions], menu: Menu) -> tuple[Limit, ...]:
+    """The share of the operations that may keep 16-bit activations, as a limit; none if there is none."""
+    if menu.share is None:
+        return ()
+    uses = [[a16_operations(model, entry, get_scheme(x.scheme), menu) for x in entry.options] for entry in units]
+    total = sum(operations(model, entry.unit) for entry in units)
+    return (Limit(f"a share of {menu.share:g} with 16-bit activations", uses, int(menu.share * total)),)
 
 
-def _calibration(sensitivity: Sensitivity | None, preset: str) -> str | None:
-    return sensitivity.calibration if sensitivity is not None and preset_needs_gram(preset) else None
+def _plan(
+    model: Model, question: Question, preset: str, units: Sequence[UnitOptions], chosen: Sequence[Option]
+) -> Plan:
+    """The plan of what was ``chosen``, without what only prices can say."""
+    kept = sum(
+        a16_operations(model, entry, get_scheme(option.scheme), question.menu)
+        for entry, option in zip(units, chosen, strict=True)
+    )
+    return Plan(
+        model=model.fingerprint,
+        preset=preset,
+        price=None,
+        budget=None,
+        parameters=sum(unit.parameters for unit in model.units),
+        bytes=sum(option.bytes for option in chosen),
+        predicted_kl=None,
+        lower_bound=None,
+        units=_decisions(units, chosen),
+        notes=(*question.menu.notes(), *_notes(units, chosen)),
+        a16_share=kept / sum(operations(model, unit) for unit in model.units),
+        footprint=footprint(
+            model,
+            {entry.unit.name: option.bytes for entry, option in zip(units, chosen, strict=True)},
+            question.serving,
+        ),
+    )
 
 
 def _standard_error(
-    sensitivity: Sensitivity | None, units: Sequence[UnitOptions], chosen: Sequence[Option], price: str
+    sensitivity: Sensitivity, units: Sequence[UnitOptions], chosen: Sequence[Option], price: str
 ) -> float | None:
-    if sensitivity is None:
-        return None
     priced = {unit.name: {candidate.scheme for candidate in unit.candidates} for unit in sensitivity.units}
     schemes = {entry.unit.name: option.scheme for entry, option in zip(units, chosen, strict=True)}
     return sensitivity.standard_error({name: x for name, x in schemes.items() if x in priced.get(name, ())}, price)
@@ -207,10 +209,13 @@ def _decisions(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[
 
 
 def _notes(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note, ...]:
-    """What the shapes forbid, and which weights lose bits although they are not quantized."""
+    """What the shapes forbid, which weights lose bits although they are not quantized, and prices below zero."""
     notes = [note for entry in units for note in entry.notes()]
     for entry, option in zip(units, chosen, strict=True):
         dtypes = sorted({linear.weight.dtype for linear in entry.unit.linears} - {"BF16"})
         if option.scheme == BF16 and dtypes:
             notes.append(Note("rounded-to-bf16", entry.unit.name, f"is rounded from {', '.join(dtypes)} to BF16"))
+    raised = sum(entry.raised for entry in units)
+    if raised:
+        notes.append(Note("price-within-noise", "", f"{raised} prices are negative within their noise and count as 0"))
     return tuple(notes)

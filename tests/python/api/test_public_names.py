@@ -23,6 +23,7 @@ NAMES = [
     "Error",
     "Evaluation",
     "Gptq",
+    "Outlook",
     "Plan",
     "Preset",
     "Quantized",
@@ -45,6 +46,7 @@ NAMES = [
     "list_presets",
     "list_schemes",
     "open",
+    "outlook",
     "plan",
     "polish",
     "probe",
@@ -61,7 +63,7 @@ SCRIPTS = {PACKAGE / "__main__.py"}
 #: What each verb of the command line offers.
 VERB = ["FUNCTION", "LONG", "EXAMPLES", "add_arguments", "document", "show"]
 #: Entry of a module that is also a script; how a verb whose result can be bad ends.
-UNLISTED = {"main", "exit_code"}
+UNLISTED = {"main", "exit_code", "call"}
 DEFINITION = ast.FunctionDef | ast.ClassDef
 
 

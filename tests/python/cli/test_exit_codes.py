@@ -12,7 +12,7 @@ import pytest
 import prismaquant
 from prismaquant.exporting import publish
 from prismaquant.pipeline import quantization
-from prismaquant.planning import preflight
+from prismaquant.planning import Request, preflight
 from prismaquant.quantity import format_bytes
 from support import hostile
 
@@ -151,7 +151,7 @@ def test_data_that_cannot_be_used(refused, source, tmp_path):
 @pytest.mark.parametrize("others", [0, 1000], ids=["output", "output_and_stage_files"])
 def test_a_full_disk(others, refused, source, data, tmp_path, monkeypatch):
     """First the output alone is too large, then both on one disk."""
-    free = preflight(prismaquant.open(source), bpw=15.9) + 16 * 2**20 + others - 1
+    free = preflight(prismaquant.open(source), Request(bpw=15.9)) + 16 * 2**20 + others - 1
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(2**30, 2**30 - free, free))
     error = refused(3, "quantize", source, "-o", tmp_path / "out", "--bpw", 15.9, "--data", data)
     assert f"{format_bytes(free)} free" in error["message"]

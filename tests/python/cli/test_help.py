@@ -66,7 +66,9 @@ def test_every_default_is_shown(verb, text):
         if action.option_strings and action.default not in (None, True, False, (), "==SUPPRESS=="):
             value = ",".join(action.default) if isinstance(action.default, tuple) else action.default
             shown = page[page.index(f"{', '.join(action.option_strings)} {action.metavar} ") :]
-            assert f"(default: {value})" in shown.replace("(default: NVFP4A16, ", "(default: NVFP4A16,")
+            assert f"(default: {value})" in shown.replace("(default: NVFP4, ", "(default: NVFP4,").replace(
+                "NVFP4A16, ", "NVFP4A16,"
+            )
             assert action.help
 
 

@@ -167,14 +167,15 @@ def test_another_seed_measures_again_even_on_the_same_windows(source, tmp_path):
         assert stages == expected
 
 
-def test_a_new_scheme_measures_again_and_then_both_menus_are_there(source, work):
-    path = work / "sensitivity.safetensors"
+def test_a_new_scheme_measures_again_and_then_both_menus_are_there(source, tmp_path):
+    path = tmp_path / "sensitivity.safetensors"
 
     def stages_of(*schemes: str) -> set[str]:
         stages = Stages()
-        pq.probe(source, **FEW, out=path, schemes=schemes, work_dir=work, progress=stages)
+        pq.probe(source, **FEW, out=path, schemes=schemes, work_dir=tmp_path, progress=stages)
         return stages
 
+    assert stages_of("NVFP4A16", "FP8_DYNAMIC", "BF16") == MEASURED
     assert stages_of("FP8_DYNAMIC", "BF16") == set()
     assert stages_of("NVFP4", "FP8_DYNAMIC") == MEASURED
     assert stages_of("NVFP4A16", "BF16") == set()

@@ -12,8 +12,7 @@ import pytest
 from prismaquant.errors import ArgumentError, BudgetError, FormatError, StageFileError
 from prismaquant.files import plan as plan_file
 from prismaquant.formats import get_scheme, stored_bytes
-from prismaquant.planning import plan
-from support.hand_made import model_of, sensitivity_of
+from support.hand_made import model_of, plan, sensitivity_of
 
 SHAPE = (64, 128)
 MENU = ("NVFP4A16", "FP8_DYNAMIC", "BF16")

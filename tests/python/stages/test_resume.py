@@ -65,7 +65,7 @@ def killed(source: Path, folder: Path, stage: str, done: int, **options: Any) ->
 
 @pytest.mark.parametrize(
     ("stage", "done", "finished"),
-    [("forward", 2, 0), ("head", 2, 0), ("backward", 4, 1), ("price", 8, 2), ("price", 12, 3)],
+    [("forward", 2, 0), ("head", 2, 0), ("backward", 6, 1), ("price", 8, 2), ("price", 12, 3)],
 )
 def test_the_bytes_are_those_of_an_uninterrupted_run(stage, done, finished, source, whole, tmp_path):
     killed(source, tmp_path, stage, done, max_memory=working_bytes(pq.open(source)))

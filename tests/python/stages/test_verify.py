@@ -9,7 +9,7 @@ from prismaquant.errors import ModelError, VerificationError
 from prismaquant.exporting.run import export
 from prismaquant.exporting.verify import verify
 from prismaquant.model import open_model
-from prismaquant.planning import plan
+from prismaquant.planning import Request, plan
 from support import tiny_models
 from support.exported import FP8
 from support.mutations import INDEX
@@ -97,7 +97,7 @@ def test_a_plain_model_is_checked_as_one(tmp_path, dtype):
 def test_an_export_in_bf16_passes(tmp_path, dtype):
     source = tiny_models.build("gemma3_text", tmp_path / "source", dtype=dtype)
     model = open_model(source)
-    export(model, plan(model, schemes=["BF16"]), tmp_path / "out")
+    export(model, plan(model, None, Request(schemes=["BF16"])), tmp_path / "out")
     report = verify(tmp_path / "out", source=source)
     assert report.failures == ()
     assert all(check.equals_manifest for check in report.linears)

@@ -11,7 +11,7 @@ from prismaquant.exporting.run import export
 from prismaquant.files.plan import Plan
 from prismaquant.formats import get_scheme
 from prismaquant.model import Model, open_model
-from prismaquant.planning import plan
+from prismaquant.planning import Request, plan
 from prismaquant.planning.candidates import unit_bytes
 from support.hand_made import sensitivity_of
 
@@ -29,7 +29,7 @@ KEPT = "model.layers.1.mlp.up_proj"
 
 
 def _mixed_plan(model: Model) -> Plan:
-    made = plan(model, schemes=["NVFP4A16"])
+    made = plan(model, None, Request(schemes=["NVFP4A16"]))
     units = []
     for unit, planned in zip(model.units, made.units, strict=True):
         scheme = _SCHEMES[unit.layer][unit.name.rpartition(".")[2]]

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from prismaquant import planning
+from prismaquant.files.plan import Plan
 from prismaquant.files.sensitivity import Candidate, LinearSensitivity, Sensitivity, UnitSensitivity
 from prismaquant.formats import get_scheme, stored_bytes, why_not
-from prismaquant.model import Linear, TensorInfo, Unit
+from prismaquant.model import Architecture, Linear, TensorInfo, Unit
+from prismaquant.planning.menu import Menu
 
-__all__ = ["MODEL", "HandMadeModel", "model_of", "sensitivity_of"]
+__all__ = ["MODEL", "HandMadeModel", "menu_of", "model_of", "plan", "sensitivity_of"]
 
 MODEL = "sha256:" + "a" * 64
+_ARCHITECTURE = Architecture("hand-made", (), "u", "", ())
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 
 
@@ -25,6 +30,12 @@ class HandMadeModel:
     passthrough: tuple[str, ...] = ()
     fingerprint: str = MODEL
     path: Path = Path("hand-made")
+    config: Mapping[str, Any] = field(default_factory=dict)
+    architecture: Architecture = _ARCHITECTURE
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.units)
 
 
 def _tensor(name: str, dtype: str, shape: tuple[int, ...]) -> TensorInfo:
@@ -48,6 +59,17 @@ def model_of(
     other = _tensor("norm.weight", "BF16", (passthrough_bytes // 2,))
     tensors = {linear.weight.name: linear.weight for unit in units for linear in unit.linears}
     return HandMadeModel(tuple(units), {**tensors, other.name: other}, (other.name,))
+
+
+def menu_of(*schemes: str) -> Menu:
+    """A menu of ``schemes``."""
+    return Menu(tuple(map(get_scheme, schemes)), {})
+
+
+def plan(model: HandMadeModel, sensitivity: Sensitivity | None = None, **request: Any) -> Plan:
+    """What planning makes of a request with these arguments; the menu is without NVFP4 if none is given."""
+    request.setdefault("schemes", ("NVFP4A16", "FP8_DYNAMIC", "BF16"))
+    return planning.plan(model, sensitivity, planning.Request(**request))
 
 
 def sensitivity_of(

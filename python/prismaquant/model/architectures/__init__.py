@@ -21,10 +21,15 @@ An entry has five fields that are required:
     ``variant = "<slot>/<choice>"`` marks units that only some layers have: of the choices of a slot a layer has the one
     whose tensors are there.
 
-Two are optional:
+Four are optional:
 
+``layer_types``
+    List of ``"full_attention"``, ``"sliding_attention"`` and ``"linear_attention"``, repeated over the layers: what the
+    layers are where ``config.json`` does not say it (default: all are full).
 ``kept``
     List of modules with weights that are no unit on purpose, names relative to the layer: routers, convolutions.
+``replicated``
+    List of units of which every device has a whole copy under tensor parallelism, names relative to the layer.
 ``renamed``
     Table: part of a tensor name on disk -> what transformers calls it (``block_sparse_moe = "mlp"``). All other names
     are those of transformers' modules.
@@ -45,7 +50,7 @@ __all__ = ["Architecture", "UnitEntry", "find_architecture", "list_architectures
 
 _TEXT_FIELDS = ("model_type", "layers", "source")
 _FIELDS = {*_TEXT_FIELDS, "classes", "units"}
-_OPTIONAL_FIELDS = {"kept", "renamed"}
+_OPTIONAL_FIELDS = {"kept", "layer_types", "renamed", "replicated"}
 _UNIT_FIELDS = {"name", "linears"}
 _MOST_EXPERTS = 65536
 
@@ -101,6 +106,8 @@ class Architecture:
     units: tuple[UnitEntry, ...]
     kept: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
+    layer_types: tuple[str, ...] = ("full_attention",)
+    replicated: tuple[str, ...] = ()
 
     def module_name(self, name: str) -> str:
         """What transformers calls the module or tensor that is ``name`` on disk."""
@@ -212,6 +219,8 @@ def parse_entry(text: str, file: str) -> Architecture:
         check(isinstance(entry[name], str) and bool(entry[name]), f"{name} is not a text")
     check(_is_names(entry["classes"]), "classes is not a list of names")
     check("kept" not in entry or _is_names(entry["kept"]), "kept is not a list of names")
+    for name in ("layer_types", "replicated"):
+        check(name not in entry or _is_names(entry[name]), f"{name} is not a list of names")
     renamed = entry.get("renamed", {})
     check(
         isinstance(renamed, dict) and all(isinstance(name, str) and name for name in renamed.values()),
@@ -256,6 +265,8 @@ def parse_entry(text: str, file: str) -> Architecture:
         ),
         kept=tuple(entry.get("kept", ())),
         renamed=renamed,
+        layer_types=tuple(entry.get("layer_types", ("full_attention",))),
+        replicated=tuple(entry.get("replicated", ())),
     )
 
 

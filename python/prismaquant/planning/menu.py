@@ -1,0 +1,209 @@
+"""The menu: which schemes a unit may take, as the caller limits them by name, activations, target device and pins."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from prismaquant.errors import ArgumentError
+from prismaquant.facts import Device, find_device
+from prismaquant.files.plan import Note
+from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme, why_not
+
+if TYPE_CHECKING:
+    from prismaquant.model import Model, Unit
+
+__all__ = ["ACTIVATIONS", "Activations", "Menu", "menu_of"]
+
+Activations = Literal["native", "16", "auto"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activations)
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """What may be chosen.
+
+    Attributes
+    ----------
+    schemes
+        The rows, in the order they were named.
+    pinned
+        Unit name -> the only scheme it may take.
+    share
+        Largest share of the operations of all Linears that may be multiplied with 16-bit activations although their
+        format has activations of its own; ``None``: no limit.
+    device
+        What the plan is for; ``None``: any.
+    """
+
+    schemes: tuple[Scheme, ...]
+    pinned: dict[str, Scheme]
+    share: float | None = None
+    device: Device | None = None
+
+    def of(self, unit: Unit) -> tuple[Scheme, ...]:
+        """The schemes that ``unit`` may take if its shapes allow them."""
+        return (self.pinned[unit.name],) if unit.name in self.pinned else self.schemes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all schemes that some unit may take."""
+        return tuple(dict.fromkeys(scheme.name for scheme in (*self.schemes, *self.pinned.values())))
+
+    def is_kept(self, scheme: Scheme) -> bool:
+        """Whether ``scheme`` keeps 16-bit activations that its format could quantize."""
+        return scheme.activations is None and scheme.name != BF16
+
+    def notes(self) -> tuple[Note, ...]:
+        """What the device does differently."""
+        if self.device is None:
+            return ()
+        return tuple(
+            Note(
+                "weight-only",
+                "",
+                f"{name} is served with 16-bit activations on {self.device.name}: its price is too high",
+            )
+            for name in self.names
+            if name in self.device.family.weight_only
+        )
+
+
+def menu_of(
+    model: Model,
+    *,
+    schemes: Sequence[str] = DEFAULT_MENU,
+    activations: str = "native",
+    a16_share: float | None = None,
+    target_device: str | None = None,
+    pins: Sequence[str] = (),
+) -> Menu:
+    """The menu that the arguments describe.
+
+    Parameters
+    ----------
+    schemes
+        Names of rows.
+    activations
+        Of rows with the same weight format: ``"native"`` keeps the one with the activations of the format, ``"16"``
+        never quantizes activations, ``"auto"`` keeps both.
+    a16_share
+        With ``"auto"``: share of the operations of all Linears that may keep 16-bit activations, 0 to 1.
+    target_device
+        Name of a device or family: rows that it does not serve are dropped, and of rows that it serves with 16-bit
+        activations anyway those that say so are kept.
+    pins
+        ``"PATTERN=SCHEME"`` each. The pattern is the name of a unit or of a Linear, a glob, or ``re:`` and a regular
+        expression that matches from the beginning. A later pin overrides an earlier one.
+
+    Raises
+    ------
+    FormatError
+        A scheme that does not exist.
+    ArgumentError
+        Nothing is left of the menu, a pin that matches nothing or contradicts siblings, shapes or the device, an
+        unknown device.
+    """
+    names = (schemes,) if isinstance(schemes, str) else tuple(schemes)
+    if not names:
+        raise ArgumentError("schemes is empty", hint="name at least one scheme")
+    rows = tuple(dict.fromkeys(get_scheme(name) for name in names))
+    if activations not in ACTIVATIONS:
+        raise ArgumentError(f"activations is {activations!r}", hint=f"accepted: {', '.join(ACTIVATIONS)}")
+    if a16_share is not None and activations != "auto":
+        raise ArgumentError("a16_share is for activations='auto'", hint="leave one of them out")
+    if a16_share is not None and not 0 <= a16_share <= 1:
+        raise ArgumentError(f"a16_share is {a16_share}, expected a share from 0 to 1")
+    device = None if target_device is None else find_device(target_device)
+    rows = _served(rows, device)
+    rows = _with_activations(rows, activations)
+    return Menu(rows, _pinned(model, pins, device), a16_share, device)
+
+
+def _served(rows: tuple[Scheme, ...], device: Device | None) -> tuple[Scheme, ...]:
+    """The rows that ``device`` serves, without those whose activations it ignores where another row says the same."""
+    if device is None:
+        return rows
+    family = device.family
+    native = [row for row in rows if row.name in family.native]
+    formats = {row.weight_format for row in native}
+    weight_only = [row for row in rows if row.name in family.weight_only and row.weight_format not in formats]
+    kept = tuple(row for row in rows if row in native or row in weight_only)
+    if not kept:
+        raise ArgumentError(
+            f"{device.name} serves none of {', '.join(row.name for row in rows)}",
+            hint=f"it serves {', '.join((*family.native, *family.weight_only))} ({family.source})",
+        )
+    return kept
+
+
+def _with_activations(rows: tuple[Scheme, ...], activations: str) -> tuple[Scheme, ...]:
+    if activations == "auto":
+        return rows
+    if activations == "16":
+        kept = tuple(row for row in rows if row.activations is None)
+        if not kept:
+            raise ArgumentError(
+                f"every scheme of the menu quantizes activations ({', '.join(row.name for row in rows)})",
+                hint="add NVFP4A16 or BF16, or leave activations='16' out",
+            )
+        return kept
+    native = {row.weight_format for row in rows if row.activations is not None}
+    return tuple(row for row in rows if row.activations is not None or row.weight_format not in native)
+
+
+def _pinned(model: Model, pins: Sequence[str], device: Device | None) -> dict[str, Scheme]:
+    by_linear: dict[str, tuple[str, Scheme]] = {}
+    for pin in (pins,) if isinstance(pins, str) else pins:
+        pattern, equals, name = pin.rpartition("=")
+        if not (equals and pattern):
+            raise ArgumentError(f"pin {pin!r} is not PATTERN=SCHEME", hint="for example 're:.*o_proj=FP8_DYNAMIC'")
+        scheme = get_scheme(name)
+        if device is not None and scheme.name not in (*device.family.native, *device.family.weight_only):
+            raise ArgumentError(f"pin {pin!r}: {device.name} does not serve {scheme.name}", hint=device.family.source)
+        found = _matching(model, pattern)
+        if not found:
+            raise _unknown(model, pin, pattern)
+        by_linear |= {linear: (pin, scheme) for linear in found}
+    pinned = {}
+    for unit in model.units:
+        found_pins = {by_linear[linear.name] for linear in unit.linears if linear.name in by_linear}
+        if len({scheme.name for _, scheme in found_pins}) > 1:
+            raise ArgumentError(
+                f"pins {' and '.join(sorted(repr(pin) for pin, _ in found_pins))} contradict each other: "
+                f"{', '.join(linear.name for linear in unit.linears)} must share one scheme",
+                hint=f"pin {unit.name}",
+            )
+        for pin, scheme in found_pins:
+            for linear in unit.linears:
+                if reason := why_not(scheme, linear.rows, linear.columns):
+                    raise ArgumentError(f"pin {pin!r}: {linear.name}: {reason}", hint="pin it to another scheme")
+            pinned[unit.name] = scheme
+    return pinned
+
+
+def _matching(model: Model, pattern: str) -> list[str]:
+    """Names of the Linears that ``pattern`` names, by themselves or by their unit."""
+    if pattern.startswith("re:"):
+        try:
+            matches = re.compile(pattern.removeprefix("re:")).match
+        except re.error as cause:
+            raise ArgumentError(f"pin pattern {pattern!r} is no regular expression ({cause})") from cause
+    else:
+        matches = re.compile(fnmatch.translate(pattern)).match
+    return [
+        linear.name for unit in model.units for linear in unit.linears if matches(unit.name) or matches(linear.name)
+    ]
+
+
+def _unknown(model: Model, pin: str, pattern: str) -> ArgumentError:
+    names = [name for unit in model.units for name in (unit.name, *(linear.name for linear in unit.linears))]
+    near = difflib.get_close_matches(pattern.removeprefix("re:"), dict.fromkeys(names), n=3, cutoff=0.5)
+    return ArgumentError(
+        f"pin {pin!r} names no unit and no Linear",
+        hint=f"near: {', '.join(near)}" if near else f"names look like {names[0]}; globs and re: work",
+    )
