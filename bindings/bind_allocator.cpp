@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "prismaquant/allocator/constrained.hpp"
 #include "prismaquant/allocator/frontier.hpp"
 #include "prismaquant/allocator/knapsack.hpp"
+#include "prismaquant/allocator/sweep.hpp"
 
 namespace prismaquant::bindings {
 namespace py = pybind11;
@@ -89,6 +91,21 @@ std::vector<std::pair<std::int64_t, double>> frontier_of(nested<std::int64_t> co
   return points;
 }
 
+// For each budget, what `allocate` finds, without the choices: bytes, loss, lower bound and tolerance.
+std::vector<std::tuple<std::int64_t, double, double, double>> sweep_of(nested<std::int64_t> const& bytes,
+                                                                       nested<double> const& losses,
+                                                                       std::vector<std::int64_t> const& budgets) {
+  auto const items = items_of(bytes, losses);
+  std::vector<allocation> found;
+  {
+    py::gil_scoped_release const release;
+    found = sweep(items, budgets);
+  }
+  std::vector<std::tuple<std::int64_t, double, double, double>> points;
+  for (auto const& each : found) points.emplace_back(each.bytes, each.loss, each.lower_bound, each.tolerance);
+  return points;
+}
+
 }  // namespace
 
 void bind_allocator(py::module_& m) {
@@ -98,6 +115,8 @@ void bind_allocator(py::module_& m) {
         py::arg("constraints"), "The same under further limits, pairs (uses, limit), with a proven lower bound.");
   m.def("frontier", &frontier_of, py::arg("bytes"), py::arg("losses"),
         "Vertices (bytes, loss) of the lower convex hull over all choices, in increasing bytes.");
+  m.def("sweep", &sweep_of, py::arg("bytes"), py::arg("losses"), py::arg("budgets"),
+        "(bytes, loss, lower bound, tolerance) of the certified optimum for each of the increasing budgets.");
 }
 
 }  // namespace prismaquant::bindings

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Quantizes the bundled model in five ways, measures each, and prints and plots what was gained and lost.
+# Quantizes the bundled model in six ways, measures each, and prints and plots what was gained and lost.
 #
 #   bash examples/quickstart.sh [OUTPUT_FOLDER]        (default: quickstart-output)
 #

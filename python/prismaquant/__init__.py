@@ -16,8 +16,20 @@ if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.formats import format_info, get_scheme, list_formats, list_schemes
-    from prismaquant.pipeline import evaluate, export, open, outlook, plan, polish, probe, quantize, verify
-    from prismaquant.planning import Allocation, Constraint, Outlook, allocate
+    from prismaquant.pipeline import (
+        evaluate,
+        explain,
+        export,
+        frontier,
+        open,
+        outlook,
+        plan,
+        polish,
+        probe,
+        quantize,
+        verify,
+    )
+    from prismaquant.planning import Allocation, Constraint, Explanation, Frontier, Outlook, allocate
     from prismaquant.solver import (
         CoordinateDescent,
         Gptq,
@@ -43,6 +55,8 @@ else:
         "Environment": "environment",
         "Error": "errors",
         "Evaluation": "files.evaluation",
+        "Explanation": "planning",
+        "Frontier": "planning",
         "Gptq": "solver",
         "Outlook": "planning",
         "Plan": "files.plan",
@@ -58,8 +72,10 @@ else:
         "describe_presets": "solver",
         "doctor": "environment",
         "evaluate": "pipeline",
+        "explain": "pipeline",
         "export": "pipeline",
         "format_info": "formats",
+        "frontier": "pipeline",
         "get_codec": "codec",
         "get_include": "environment",
         "get_scheme": "formats",
@@ -100,6 +116,8 @@ __all__ = [
     "Environment",
     "Error",
     "Evaluation",
+    "Explanation",
+    "Frontier",
     "Gptq",
     "Outlook",
     "Plan",
@@ -115,8 +133,10 @@ __all__ = [
     "describe_presets",
     "doctor",
     "evaluate",
+    "explain",
     "export",
     "format_info",
+    "frontier",
     "get_codec",
     "get_include",
     "get_scheme",

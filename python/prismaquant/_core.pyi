@@ -34,6 +34,7 @@ __all__: list[str] = [
     "storage",
     "stored_bytes",
     "subtract",
+    "sweep",
     "version",
     "why_not",
 ]
@@ -263,6 +264,15 @@ def stored_bytes(
 def subtract(weight: prismaquant.types.Tensor, values: numpy.ndarray) -> None:
     """
     values -= weight, in float32.
+    """
+
+def sweep(
+    bytes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
+    losses: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]],
+    budgets: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+) -> list[tuple[int, float, float, float]]:
+    """
+    (bytes, loss, lower bound, tolerance) of the certified optimum for each of the increasing budgets.
     """
 
 def version() -> str:

@@ -26,6 +26,8 @@ VERBS = {
     "quantize": "probe, plan, polish, export and verify: a model folder becomes a mixed-precision checkpoint",
     "probe": "measure how much every unit matters, and what each scheme would cost it",
     "plan": "choose a scheme for every unit within a budget, proven optimal",
+    "frontier": "what every budget buys, and where another bit stops paying",
+    "explain": "why a unit has its scheme, what was near, and how sure that is",
     "polish": "solve the units of a plan again, for the inputs that the quantized model gives them",
     "export": "write the checkpoint that a plan describes",
     "verify": "read a written checkpoint back and check it, against its source too",

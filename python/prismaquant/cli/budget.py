@@ -7,7 +7,7 @@ import argparse
 from prismaquant.cli.calibration import add_schemes
 from prismaquant.pipeline.inputs import DEFAULT_PRICE
 
-__all__ = ["add_budget", "add_price"]
+__all__ = ["add_budget", "add_menu", "add_price"]
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,17 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     serving.add_argument(
         "--reserve", metavar="SIZE", help="for the engine's activations on each device (default: an estimate)"
     )
+    menu = add_menu(parser)
+    menu.add_argument(
+        "--a16-share",
+        type=float,
+        metavar="SHARE",
+        help="with --activations auto: of the operations that may keep 16-bit activations, e.g. 0.2 (default: all)",
+    )
+
+
+def add_menu(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The group of what may be chosen."""
     menu = parser.add_argument_group("menu")
     add_schemes(menu)
     menu.add_argument(
@@ -59,12 +70,6 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         default="native",
         metavar="MODE",
         help="native: those of each format; 16: never quantized; auto: what pays more (default: %(default)s)",
-    )
-    menu.add_argument(
-        "--a16-share",
-        type=float,
-        metavar="SHARE",
-        help="with --activations auto: of the operations that may keep 16-bit activations, e.g. 0.2 (default: all)",
     )
     menu.add_argument(
         "--target-device",
@@ -78,6 +83,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN=SCHEME",
         help="a scheme for units, by name, glob or re:REGEX, e.g. 're:.*o_proj=FP8'; repeat it, later ones win",
     )
+    return menu
 
 
 def add_price(advanced: argparse._ArgumentGroup) -> None:

@@ -6,12 +6,31 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_model", "add_output", "add_threads", "add_writing", "plain", "scheme_list"]
+__all__ = [
+    "add_model",
+    "add_output",
+    "add_plan",
+    "add_sensitivity",
+    "add_threads",
+    "add_writing",
+    "plain",
+    "scheme_list",
+]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The positional MODEL."""
     parser.add_argument("model", metavar="MODEL", help="model folder: config.json and safetensors shards")
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """``--plan``, the recipe."""
+    parser.add_argument("--plan", required=True, metavar="RECIPE", help="made by 'prismaquant plan'")
+
+
+def add_sensitivity(parser: argparse.ArgumentParser) -> None:
+    """``--sensitivity``, where it is needed."""
+    parser.add_argument("--sensitivity", required=True, metavar="FILE", help="made by 'prismaquant probe'")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from prismaquant.cli.common import add_model, add_output, add_threads, add_writing, plain
+from prismaquant.cli.common import add_model, add_output, add_plan, add_threads, add_writing, plain
 from prismaquant.cli.summary import show_plan, show_polish
 from prismaquant.quantity import format_bytes
 
@@ -24,7 +24,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_output(parser)
-    parser.add_argument("--plan", required=True, metavar="RECIPE", help="made by 'prismaquant plan'")
+    add_plan(parser)
     parser.add_argument(
         "--sensitivity", metavar="FILE", help="made by 'prismaquant probe'; needed for schemes with static input scales"
     )

@@ -9,7 +9,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.cli.calibration import add_machine
-from prismaquant.cli.common import add_model
+from prismaquant.cli.common import add_model, add_plan, add_sensitivity
 from prismaquant.cli.summary import show_polish
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--plan", required=True, metavar="RECIPE", help="made by 'prismaquant plan'")
-    parser.add_argument("--sensitivity", required=True, metavar="FILE", help="made by 'prismaquant probe'")
+    add_plan(parser)
+    add_sensitivity(parser)
     parser.add_argument(
         "-o", "--output", "--out", dest="out", required=True, metavar="RENDERINGS", help="folder for the new renderings"
     )

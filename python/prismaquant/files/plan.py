@@ -137,6 +137,8 @@ class Plan:
         Share of the operations of all Linears that keep 16-bit activations although their format has its own.
     footprint
         What a device holds and reads; ``None`` in recipes of earlier releases.
+    menu, pins, a16_limit
+        What was chosen from: names of schemes, pins, and the largest ``a16_share`` (``None``: any).
     """
 
     model: str
@@ -153,6 +155,9 @@ class Plan:
     notes: tuple[Note, ...] = ()
     a16_share: float = 0.0
     footprint: Footprint | None = None
+    menu: tuple[str, ...] = ()
+    pins: tuple[str, ...] = ()
+    a16_limit: float | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -4,10 +4,24 @@
 what it was made from: a second run with the same inputs uses them again.
 """
 
+from prismaquant.pipeline.analysis import explain, frontier
 from prismaquant.pipeline.inputs import open
 from prismaquant.pipeline.measurement import evaluate, probe
 from prismaquant.pipeline.polishing import polish
 from prismaquant.pipeline.production import export, outlook, plan, verify
 from prismaquant.pipeline.quantization import QuantizeReport, quantize
 
-__all__ = ["QuantizeReport", "evaluate", "export", "open", "outlook", "plan", "polish", "probe", "quantize", "verify"]
+__all__ = [
+    "QuantizeReport",
+    "evaluate",
+    "explain",
+    "export",
+    "frontier",
+    "open",
+    "outlook",
+    "plan",
+    "polish",
+    "probe",
+    "quantize",
+    "verify",
+]

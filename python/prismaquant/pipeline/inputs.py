@@ -26,6 +26,7 @@ __all__ = [
     "menu_of",
     "open",
     "plan_of",
+    "read_sensitivity",
     "require_extra",
     "sensitivity_of",
 ]
@@ -61,11 +62,16 @@ def menu_of(schemes: Sequence[str]) -> tuple[str, ...]:
 
 
 def sensitivity_of(sensitivity: PathLike | Sensitivity | None, model: Model) -> Sensitivity | None:
+    """`read_sensitivity`, where there is one."""
+    return None if sensitivity is None else read_sensitivity(sensitivity, model)
+
+
+def read_sensitivity(sensitivity: PathLike | Sensitivity, model: Model) -> Sensitivity:
     """The sensitivity, read if it is a file; a file of another model is named."""
     from prismaquant.files import sensitivity as file
     from prismaquant.files.sensitivity import Sensitivity
 
-    if sensitivity is None or isinstance(sensitivity, Sensitivity):
+    if isinstance(sensitivity, Sensitivity):
         return sensitivity
     found = file.read(Path(sensitivity))
     if found.model != model.fingerprint:

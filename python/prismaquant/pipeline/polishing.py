@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prismaquant.errors import ArgumentError, StageFileError
 from prismaquant.formats import get_scheme
-from prismaquant.pipeline.inputs import check_threads, open, plan_of, require_extra, sensitivity_of
+from prismaquant.pipeline.inputs import check_threads, open, plan_of, read_sensitivity, require_extra
 from prismaquant.pipeline.work import gram_store, render_cache, spool_folder, windows_file, working
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import parse_bytes
@@ -77,7 +77,7 @@ def polish(
 
     source = open(model)
     check_threads(threads)
-    decided, measured = plan_of(plan, source), sensitivity_of(sensitivity, source)
+    decided, measured = plan_of(plan, source), read_sensitivity(sensitivity, source)
     assert measured is not None
     if not preset_needs_gram(decided.preset) or decided.calibration is None:
         raise ArgumentError(

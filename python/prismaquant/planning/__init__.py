@@ -1,8 +1,25 @@
 """Planning: from prices and a budget to one scheme per unit. Reads no weights and needs neither torch nor the data."""
 
 from prismaquant.planning.allocation import Allocation, Constraint, allocate
+from prismaquant.planning.explanation import Explanation, explain
+from prismaquant.planning.frontier import Frontier, FrontierPoint, frontier
 from prismaquant.planning.outlook import Outlook, Place, outlook
 from prismaquant.planning.request import Request
 from prismaquant.planning.run import plan, preflight
 
-__all__ = ["Allocation", "Constraint", "Outlook", "Place", "Request", "allocate", "outlook", "plan", "preflight"]
+__all__ = [
+    "Allocation",
+    "Constraint",
+    "Explanation",
+    "Frontier",
+    "FrontierPoint",
+    "Outlook",
+    "Place",
+    "Request",
+    "allocate",
+    "explain",
+    "frontier",
+    "outlook",
+    "plan",
+    "preflight",
+]

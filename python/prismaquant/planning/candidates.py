@@ -20,6 +20,7 @@ __all__ = [
     "Option",
     "UnitOptions",
     "check_sensitivity",
+    "price_of",
     "unit_bytes",
     "unit_options",
     "unpriced_options",
@@ -133,6 +134,12 @@ def unit_options(
         raised += option.price is not None and option.price < 0
         options.append(replace(option, price=max(0.0, option.price or 0.0)))
     return UnitOptions(unit, tuple(options), misfits, unit.name in menu.pinned, raised)
+
+
+def price_of(option: Option) -> float:
+    """The price of an option of `unit_options`, which all have one."""
+    assert option.price is not None
+    return option.price
 
 
 def unit_bytes(unit: Unit, scheme: Scheme) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prismaquant.errors import BudgetError
+from prismaquant.formats import get_scheme
 from prismaquant.planning.allocation import Allocation, Constraint, allocate
 from prismaquant.planning.budget import check_budget
 from prismaquant.planning.serving import active_share, device_bytes, for_units, read_per_token
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from prismaquant.planning.menu import Menu
     from prismaquant.planning.request import Question
 
-__all__ = ["Limit", "a16_operations", "cheapest_within_loss", "choose", "limits_of", "operations"]
+__all__ = [
+    "Limit",
+    "a16_limit",
+    "a16_operations",
+    "byte_limit",
+    "cheapest_within_loss",
+    "choose",
+    "limits_of",
+    "operations",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,20 @@ class Limit:
     asked: str
     uses: list[list[int]]
     limit: int
+
+
+def byte_limit(units: Sequence[UnitOptions], budget: int, asked: str = "the budget") -> Limit:
+    """The stored bytes of all units."""
+    return Limit(asked, [[option.bytes for option in entry.options] for entry in units], budget)
+
+
+def a16_limit(model: Model, units: Sequence[UnitOptions], menu: Menu) -> tuple[Limit, ...]:
+    """The share of the operations that may keep 16-bit activations; none if the menu has no such limit."""
+    if menu.share is None:
+        return ()
+    uses = [[a16_operations(model, entry, get_scheme(x.scheme), menu) for x in entry.options] for entry in units]
+    total = sum(operations(model, entry.unit) for entry in units)
+    return (Limit(f"a share of {menu.share:g} with 16-bit activations", uses, int(menu.share * total)),)
 
 
 def limits_of(model: Model, units: Sequence[UnitOptions], question: Question) -> tuple[Limit, ...]:
@@ -45,10 +69,10 @@ def limits_of(model: Model, units: Sequence[UnitOptions], question: Question) ->
         return [[of(entry.unit, option) for option in entry.options] for entry in units]
 
     found = []
-    for budget in question.budgets:
-        check_budget(budget, units, alone=budget.option != "fit" or len(question.budgets) == 1)
+    for asked in question.budgets:
+        check_budget(asked, units, alone=asked.option != "fit" or len(question.budgets) == 1)
     if question.budgets:
-        found.append(Limit(question.budgets[0].asked, uses(lambda _, option: option.bytes), question.budgets[0].bytes))
+        found.append(byte_limit(units, question.budgets[0].bytes, question.asked))
     if serving.memory is not None and serving.tensor_parallel > 1:
         found.append(
             Limit(
@@ -66,12 +90,12 @@ def limits_of(model: Model, units: Sequence[UnitOptions], question: Question) ->
 
         found.append(Limit(f"{request.max_read} read per token", uses(read), parse_bytes(request.max_read) - others))
     for limit in found:
-        least = sum(min(options) for options in limit.uses)
-        if least > limit.limit:
+        smallest = sum(min(options) for options in limit.uses)
+        if smallest > limit.limit:
             raise BudgetError(
-                f"{limit.asked}: {limit.limit} bytes are left for the units, the smallest plan needs {least}",
-                minimum=least,
-                hint=f"ask for {format_bytes(least - limit.limit)} more, or for less beside the weights",
+                f"{limit.asked}: {limit.limit} bytes are left for the units, the smallest plan needs {smallest}",
+                minimum=smallest,
+                hint=f"ask for {format_bytes(smallest - limit.limit)} more, or for less beside the weights",
             )
     return tuple(found)
 
@@ -92,7 +116,7 @@ def a16_operations(model: Model, entry: UnitOptions, scheme: Scheme, menu: Menu)
 def choose(items: Sequence[Sequence[tuple[int, float]]], limits: Sequence[Limit]) -> Allocation:
     """The least loss within all ``limits``; each item is its options' ``(bytes, price)``."""
     if not limits:
-        limits = (Limit("", [[size for size, _ in item] for item in items], sum(max(item)[0] for item in items)),)
+        limits = (_bytes(items, sum(max(item)[0] for item in items)),)
     first, *more = limits
     used = [
         [(use, price) for use, (_, price) in zip(uses, item, strict=True)]
@@ -115,7 +139,7 @@ def cheapest_within_loss(
     """
 
     def best(budget: int) -> Allocation:
-        return choose(items, (Limit("", [[size for size, _ in item] for item in items], budget), *more))
+        return choose(items, (_bytes(items, budget), *more))
 
     low, high = sum(min(item)[0] for item in items) - 1, sum(max(item)[0] for item in items)
     found = best(high)
@@ -133,3 +157,7 @@ def cheapest_within_loss(
         else:
             low = middle
     return found.bytes, found
+
+
+def _bytes(items: Sequence[Sequence[tuple[int, float]]], budget: int) -> Limit:
+    return Limit("the budget", [[size for size, _ in item] for item in items], budget)

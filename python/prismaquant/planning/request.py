@@ -95,6 +95,12 @@ class Question:
         return Question(request, menu, serving, budgets)
 
     @property
+    def pins(self) -> tuple[str, ...]:
+        """As they were written."""
+        pins = self.request.pins
+        return (pins,) if isinstance(pins, str) else tuple(pins)
+
+    @property
     def has_budget(self) -> bool:
         """Whether anything limits the choice, so that prices are needed for it."""
         request = self.request

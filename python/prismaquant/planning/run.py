@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 from prismaquant.errors import ArgumentError, ModelError
 from prismaquant.files.plan import Note, Plan, PlannedUnit
 from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme
-from prismaquant.planning.candidates import Option, UnitOptions, check_sensitivity, unit_options, unpriced_options
-from prismaquant.planning.limits import Limit, a16_operations, cheapest_within_loss, choose, limits_of, operations
+from prismaquant.planning.candidates import (
+    Option,
+    UnitOptions,
+    check_sensitivity,
+    price_of,
+    unit_options,
+    unpriced_options,
+)
+from prismaquant.planning.limits import a16_limit, a16_operations, cheapest_within_loss, choose, limits_of, operations
 from prismaquant.planning.menu import Menu
 from prismaquant.planning.request import Question, Request
 from prismaquant.planning.serving import footprint
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.model import Model
 
-__all__ = ["plan", "preflight", "priced_units"]
+__all__ = ["items_of", "plan", "preflight", "priced_units"]
 
 
 def plan(model: Model, sensitivity: Sensitivity | None, request: Request) -> Plan:
@@ -97,6 +104,11 @@ def priced_units(model: Model, sensitivity: Sensitivity, menu: Menu, price: str,
     ]
 
 
+def items_of(units: Sequence[UnitOptions]) -> list[list[tuple[int, float]]]:
+    """What the allocator sees of ``units``: their options as ``(bytes, price)``."""
+    return [[(option.bytes, price_of(option)) for option in entry.options] for entry in units]
+
+
 def _only_scheme(menu: Menu) -> Scheme:
     """The scheme of a uniform plan."""
     quantized = [scheme for scheme in menu.schemes if scheme.name != BF16]
@@ -119,13 +131,13 @@ def _uniform(model: Model, question: Question, preset: str) -> Plan:
 def _best(model: Model, sensitivity: Sensitivity, question: Question, preset: str) -> Plan:
     request = question.request
     units = priced_units(model, sensitivity, question.menu, request.price, preset)
-    items = [[(option.bytes, _known(option)) for option in entry.options] for entry in units]
+    items = items_of(units)
     budget = lower_bound = None
     if not question.has_budget:
         chosen = [entry.options[0] for entry in units]
-        predicted = sum(_known(option) for option in chosen)
+        predicted = sum(price_of(option) for option in chosen)
     else:
-        share = _a16_limit(model, units, question.menu)
+        share = a16_limit(model, units, question.menu)
         if request.max_loss is not None:
             budget, found = cheapest_within_loss(items, request.max_loss, share)
         else:
@@ -143,15 +155,6 @@ def _best(model: Model, sensitivity: Sensitivity, question: Question, preset: st
         calibration=sensitivity.calibration if preset_needs_gram(preset) else None,
         standard_error=_standard_error(sensitivity, units, chosen, request.price),
     )
-
-
-def _a16_limit(model: Model, units: Sequence[UnitOptions], menu: Menu) -> tuple[Limit, ...]:
-    """The share of the operations that may keep 16-bit activations, as a limit; none if there is none."""
-    if menu.share is None:
-        return ()
-    uses = [[a16_operations(model, entry, get_scheme(x.scheme), menu) for x in entry.options] for entry in units]
-    total = sum(operations(model, entry.unit) for entry in units)
-    return (Limit(f"a share of {menu.share:g} with 16-bit activations", uses, int(menu.share * total)),)
 
 
 def _plan(
@@ -173,6 +176,9 @@ def _plan(
         lower_bound=None,
         units=_decisions(units, chosen),
         notes=(*question.menu.notes(), *_notes(units, chosen)),
+        menu=tuple(scheme.name for scheme in question.menu.schemes),
+        pins=question.pins,
+        a16_limit=question.menu.share,
         a16_share=kept / sum(operations(model, unit) for unit in model.units),
         footprint=footprint(
             model,
@@ -188,11 +194,6 @@ def _standard_error(
     priced = {unit.name: {candidate.scheme for candidate in unit.candidates} for unit in sensitivity.units}
     schemes = {entry.unit.name: option.scheme for entry, option in zip(units, chosen, strict=True)}
     return sensitivity.standard_error({name: x for name, x in schemes.items() if x in priced.get(name, ())}, price)
-
-
-def _known(option: Option) -> float:
-    assert option.price is not None  # every option of `unit_options` has one
-    return option.price
 
 
 def _decisions(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[PlannedUnit, ...]:

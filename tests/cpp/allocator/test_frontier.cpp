@@ -5,6 +5,7 @@
 #include "allocator/instances.hpp"
 #include "prismaquant/allocator/frontier.hpp"
 #include "prismaquant/allocator/knapsack.hpp"
+#include "prismaquant/allocator/sweep.hpp"
 #include "support/catch.hpp"
 
 using namespace prismaquant;
@@ -88,4 +89,26 @@ TEST_CASE("frontier of hardly anything", "[allocator]") {
 
   std::vector<allocation_item> const bad(1);
   REQUIRE_THROWS_AS(frontier(bad), error);
+}
+
+TEST_CASE("a sweep is the certified optimum of every budget, and never gets worse", "[allocator]") {
+  source random(5);
+  for (int family = 0; family < 4; ++family) {
+    auto const items = instances::layers(random, 60, family);
+    std::int64_t const least = instances::least_bytes(items);
+    std::int64_t const most = instances::most_bytes(items);
+    std::vector<std::int64_t> budgets;
+    for (std::int64_t k = 0; k < 200; ++k) budgets.push_back(least + (most - least) * k / 199);
+    auto const found = sweep(items, budgets);
+    REQUIRE(found.size() == budgets.size());
+    for (std::size_t k = 0; k < found.size(); ++k) {
+      CAPTURE(family, k);
+      REQUIRE(found[k].bytes <= budgets[k]);
+      REQUIRE(found[k].loss - found[k].lower_bound <= found[k].tolerance);
+      REQUIRE(found[k].loss <= allocate(items, budgets[k]).loss);
+      if (k > 0) REQUIRE(found[k].loss <= found[k - 1].loss);
+    }
+  }
+  std::vector<std::int64_t> const decreasing = {5, 4};
+  REQUIRE_THROWS_AS(sweep({}, decreasing), error);
 }
