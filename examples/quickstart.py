@@ -1,4 +1,4 @@
-"""Quantize the bundled model at three budgets, once with a fifth of its operations in 16-bit activations, and uniformly.
+"""Quantize the bundled model at three budgets, once with a fifth of the operations in 16 bits, and uniformly.
 
 Measures every result, prints a table and draws the picture.
 

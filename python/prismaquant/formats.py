@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from prismaquant.errors import FormatError
@@ -143,19 +144,30 @@ def format_info(name: str) -> FormatInfo:
 
 def stored_bytes(scheme: Scheme, rows: int, columns: int) -> int:
     """Bytes of all tensors stored for a Linear ``[rows, columns]`` under ``scheme``: codes, block and global scales."""
-    from prismaquant import _core
-
     input_global_scale = 4 if scheme.needs_input_amax else 0
-    return _core.stored_bytes(scheme.weight_format, rows, columns) + input_global_scale
+    return _weight_bytes(scheme.weight_format, rows, columns) + input_global_scale
 
 
 def why_not(scheme: Scheme, rows: int, columns: int) -> str | None:
     """Why a Linear ``[rows, columns]`` cannot take ``scheme``; ``None`` if it can."""
-    from prismaquant import _core
-
     if rows == 0 or columns == 0:
         return f"the weight is empty ({rows} x {columns})"
-    return _core.why_not(scheme.weight_format, columns)
+    return _columns_misfit(scheme.weight_format, columns)
+
+
+# A model has many Linears of few shapes.
+@cache
+def _weight_bytes(format: str, rows: int, columns: int) -> int:
+    from prismaquant import _core
+
+    return _core.stored_bytes(format, rows, columns)
+
+
+@cache
+def _columns_misfit(format: str, columns: int) -> str | None:
+    from prismaquant import _core
+
+    return _core.why_not(format, columns)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> FormatError:

@@ -75,13 +75,17 @@ def _read_index(path: Path) -> dict[str, str]:
     weight_map = document.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError("has no weight_map object", where=str(path), hint="download the file again")
+    plain: set[str] = set()
     for tensor, name in weight_map.items():
+        if isinstance(name, str) and name in plain:
+            continue
         if not _is_shard_name(name):
             raise ModelError(
                 f"places tensor {tensor!r} in {name!r}, which is not the plain name of a .safetensors file",
                 where=str(path),
                 hint="shards must lie beside their index; do not use this folder unless you know who made it",
             )
+        plain.add(name)
     return weight_map
 
 

@@ -191,17 +191,19 @@ def _check_bank(unit: Unit, tensors: Mapping[str, TensorInfo], folder: Path) -> 
 
 
 def _check_weight(weight: TensorInfo, folder: Path) -> None:
-    where = f"{folder / weight.file}: tensor {weight.name!r}"
+    def where() -> str:  # of few weights, and there can be a hundred thousand
+        return f"{folder / weight.file}: tensor {weight.name!r}"
+
     if weight.dtype not in WEIGHT_DTYPES:
         raise ModelError(
             f"the weight of a Linear has dtype {weight.dtype}, accepted are {', '.join(WEIGHT_DTYPES)}",
-            where=where,
+            where=where(),
             hint="convert it to BF16; if the folder is quantized already, start from the model it was made from",
         )
     if len(weight.shape) != 2 or 0 in weight.shape:
         raise ModelError(
             f"the weight of a Linear has shape {list(weight.shape)}, expected [rows, columns]",
-            where=where,
+            where=where(),
             hint="the file does not fit the architecture that config.json names",
         )
 

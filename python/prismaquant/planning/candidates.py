@@ -13,7 +13,7 @@ from prismaquant.formats import BF16, Scheme, get_scheme, stored_bytes, unknown_
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Candidate, Sensitivity, UnitSensitivity
-    from prismaquant.model import Model, Unit
+    from prismaquant.model import Linear, Model, Unit
     from prismaquant.planning.menu import Menu
 
 __all__ = [
@@ -107,14 +107,9 @@ def check_sensitivity(sensitivity: Sensitivity, model: Model, *, price: str, pre
 
 
 def unit_options(
-    unit: Unit, menu: Menu, measured: UnitSensitivity | None, price: str, errors: Sequence[float] | None
+    unit: Unit, menu: Menu, measured: UnitSensitivity | None, price: str, sensitivity: Sensitivity
 ) -> UnitOptions:
-    """Every scheme of ``menu`` that the shapes of ``unit`` allow, with the price that was measured for it.
-
-    Parameters
-    ----------
-    errors
-        Standard errors of the prices of the candidates of ``measured``, where they are known.
+    """Every scheme of ``menu`` that the shapes of ``unit`` allow, with the price that ``sensitivity`` has for it.
 
     Raises
     ------
@@ -125,15 +120,15 @@ def unit_options(
     if measured is None:
         raise StageFileError("the sensitivity has no such unit", where=unit.name, hint="probe this model again")
     fitting, misfits = _fitting(unit, menu.of(unit))
-    known = {candidate.scheme: number for number, candidate in enumerate(measured.candidates)}
-    options, raised = [], 0
-    for scheme in fitting:
-        number = known.get(scheme.name)
-        candidate = None if number is None else measured.candidates[number]
-        option = _option(unit, scheme, candidate, 0.0 if errors is None or number is None else errors[number], price)
-        raised += option.price is not None and option.price < 0
-        options.append(replace(option, price=max(0.0, option.price or 0.0)))
-    return UnitOptions(unit, tuple(options), misfits, unit.name in menu.pinned, raised)
+    known = {candidate.scheme: candidate for candidate in measured.candidates}
+    errors = {}
+    if any(candidate.prices.get(price, 0) < 0 for candidate in measured.candidates):
+        found = sensitivity.candidate_errors(unit.name, price)
+        errors = dict(zip(known, found or [], strict=False))
+    options = [_option(unit, scheme, known.get(scheme.name), errors.get(scheme.name, 0.0), price) for scheme in fitting]
+    raised = [replace(option, price=max(0.0, price_of(option))) for option in options]
+    count = sum(price_of(option) < 0 for option in options)
+    return UnitOptions(unit, tuple(raised if count else options), misfits, unit.name in menu.pinned, count)
 
 
 def price_of(option: Option) -> float:
@@ -144,7 +139,8 @@ def price_of(option: Option) -> float:
 
 def unit_bytes(unit: Unit, scheme: Scheme) -> int:
     """Exact bytes of all stored tensors of ``unit`` under ``scheme``."""
-    return sum(stored_bytes(scheme, linear.rows, linear.columns) for linear in unit.linears)
+    linears, copies = _distinct(unit)
+    return copies * sum(stored_bytes(scheme, linear.rows, linear.columns) for linear in linears)
 
 
 def _fitting(unit: Unit, menu: Sequence[Scheme]) -> tuple[list[Scheme], tuple[tuple[str, str], ...]]:
@@ -181,9 +177,14 @@ def _option(unit: Unit, scheme: Scheme, candidate: Candidate | None, error: floa
     return Option(scheme.name, size, value)
 
 
+def _distinct(unit: Unit) -> tuple[Sequence[Linear], int]:
+    """Linears that stand for all, and how often: the experts of a bank are alike."""
+    return (unit.linears[:3], unit.experts) if unit.experts else (unit.linears, 1)
+
+
 def _misfit(unit: Unit, scheme: Scheme) -> str | None:
     """Why ``unit`` cannot take ``scheme``: the first reason among its Linears, ``None`` if it can."""
-    for linear in unit.linears:
+    for linear in _distinct(unit)[0]:
         if reason := why_not(scheme, linear.rows, linear.columns):
             return f"{linear.name}: {reason}" if len(unit.linears) > 1 else reason
     return None

@@ -98,10 +98,7 @@ def priced_units(model: Model, sensitivity: Sensitivity, menu: Menu, price: str,
     """The options of every unit with their prices; errors as `plan`."""
     check_sensitivity(sensitivity, model, price=price, preset=preset)
     measured = {unit.name: unit for unit in sensitivity.units}
-    return [
-        unit_options(unit, menu, measured.get(unit.name), price, sensitivity.candidate_errors(unit.name, price))
-        for unit in model.units
-    ]
+    return [unit_options(unit, menu, measured.get(unit.name), price, sensitivity) for unit in model.units]
 
 
 def items_of(units: Sequence[UnitOptions]) -> list[list[tuple[int, float]]]:
