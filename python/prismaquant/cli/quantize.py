@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prismaquant.cli.budget import add_budget, add_price
 from prismaquant.cli.calibration import add_architecture, add_data, add_machine, add_probes
 from prismaquant.cli.common import add_model, add_output, add_writing, plain
-from prismaquant.cli.summary import show_plan, show_polish
+from prismaquant.cli.summary import show_plan, show_polish, show_validated
 from prismaquant.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -50,6 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="write the renderings that were priced, without solving the chosen units once more",
     )
+    advanced.add_argument(
+        "--validate",
+        type=int,
+        default=0,
+        metavar="N",
+        help="build and measure N plans up to the budget and the uniform ones that fit; write the best "
+        "(default: %(default)s)",
+    )
     add_architecture(advanced)
     add_probes(advanced)
 
@@ -61,6 +69,8 @@ def document(report: QuantizeReport) -> Any:
 def show(report: QuantizeReport) -> None:
     from prismaquant.cli.tables import line
 
+    if report.validated:
+        show_validated(report.validated)
     manifest = report.export.manifest
     show_plan(report.plan, manifest.bits_per_parameter)
     show_polish(manifest.polish)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prismaquant.cli.footprint import show_footprint
@@ -13,8 +14,9 @@ from prismaquant.quantity import format_bytes
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
     from prismaquant.files.polish import Polish
+    from prismaquant.pipeline.validation import Validated
 
-__all__ = ["show_plan", "show_polish"]
+__all__ = ["show_plan", "show_polish", "show_validated"]
 
 
 def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
@@ -68,6 +70,24 @@ def show_polish(polish: Polish | None) -> None:
     taken = sum(unit.polished for unit in polish.units)
     outcome = f"{taken} of {len(polish.units)} units" if polish.accepted else "not better, so it was dropped"
     line(f"measured KL on held-out windows {before} before the polish, {after} after it ({outcome})")
+
+
+def show_validated(tried: Sequence[Validated]) -> None:
+    """What was predicted and what was measured, for every plan that was built."""
+    from prismaquant.cli.tables import table
+
+    table(
+        ("plan", "bits per weight", "predicted KL", "measured KL"),
+        [
+            (
+                each.name + (" *" if each.chosen else ""),
+                f"{each.plan.bpw:.4f}",
+                "-" if each.plan.predicted_kl is None else f"{each.plan.predicted_kl:.4g}",
+                f"{each.kl:.4g}" + ("" if each.standard_error is None else f" +- {each.standard_error:.2g}"),
+            )
+            for each in tried
+        ],
+    )
 
 
 def _every_layer(text: str) -> str:
