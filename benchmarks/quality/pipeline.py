@@ -2,8 +2,8 @@
 
     python benchmarks/quality/pipeline.py MODEL --calibration TEXT --evaluation TEXT [--bpw 4.75,5.0]
 
-For every budget a build that leaves inputs alone (NVFP4A16, FP8_DYNAMIC, BF16) and one that quantizes them (NVFP4
-instead of NVFP4A16), each measured on held-out text before and after the polish, by `evaluate`.
+For every budget a build that leaves NVFP4's inputs alone, one that quantizes them, and one that leaves them alone for a
+fifth of the operations, each measured on held-out text before and after the polish, by `evaluate`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import prismaquant as pq
 
 MENUS = {
-    "NVFP4A16 + FP8": ("NVFP4A16", "FP8_DYNAMIC", "BF16"),
-    "NVFP4 + FP8": ("NVFP4", "FP8_DYNAMIC", "BF16"),
+    "NVFP4A16 + FP8": {"schemes": ("NVFP4A16", "FP8_DYNAMIC", "BF16")},
+    "NVFP4 + FP8": {"schemes": ("NVFP4", "FP8_DYNAMIC", "BF16")},
+    "NVFP4 + FP8, a fifth A16": {"activations": "auto", "a16_share": 0.2},
 }
 
 
@@ -28,15 +30,15 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for menu, schemes in MENUS.items():
+        for menu, arguments in MENUS.items():
             for bpw in options.bpw:
-                rows.append({"menu": menu, **build(options, schemes, bpw, folder)})
+                rows.append({"menu": menu, **build(options, arguments, bpw, folder)})
                 print(rows[-1], flush=True)
     table(rows)
     options.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def build(options: argparse.Namespace, schemes: tuple[str, ...], bpw: float, folder: Path) -> dict[str, float]:
+def build(options: argparse.Namespace, arguments: dict[str, Any], bpw: float, folder: Path) -> dict[str, float]:
     """One row of the table; KL in nats per token."""
     row: dict[str, float] = {}
     for polish in (False, True):
@@ -46,7 +48,7 @@ def build(options: argparse.Namespace, schemes: tuple[str, ...], bpw: float, fol
             folder / "out",
             bpw=bpw,
             data=options.calibration,
-            schemes=schemes,
+            **arguments,
             samples=options.samples,
             price_samples=options.price_samples,
             seq_len=options.seq_len,

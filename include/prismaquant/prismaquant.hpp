@@ -3,8 +3,10 @@
 /// need other libraries.
 #pragma once
 
+#include "prismaquant/allocator/constrained.hpp"
 #include "prismaquant/allocator/frontier.hpp"
 #include "prismaquant/allocator/knapsack.hpp"
+#include "prismaquant/allocator/sweep.hpp"
 #include "prismaquant/codec/codec.hpp"
 #include "prismaquant/codec/roundtrip.hpp"
 #include "prismaquant/formats/format_list.hpp"
