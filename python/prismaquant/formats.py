@@ -64,17 +64,22 @@ class Scheme:
     Attributes
     ----------
     name
-        The preset name of compressed-tensors, which is also the name on the command line and in the recipe.
+        The preset name of compressed-tensors, which is also the name on the command line and in the recipe (``FP8A16``,
+        which has none, is named after the others).
     weight_format
         Name of the weight format (see `list_formats`).
     activations
-        ``None``: 16-bit activations. ``"nvfp4"``: dynamic NVFP4 with a calibrated static ``input_global_scale``.
-        ``"fp8_token"``: dynamic FP8 per token.
+        ``None``: 16-bit activations. ``"nvfp4"``: dynamic NVFP4 with a calibrated static ``input_global_scale``. All
+        others are dynamic: ``"mxfp4"``, ``"mxfp8"``, ``"fp8_token"`` and ``"int8_token"`` (per token), ``"fp8_group"``
+        (per token and 128 columns).
+    multiple
+        Engines serve only weights whose rows and columns are multiples of it.
     """
 
     name: str
     weight_format: str
-    activations: Literal["nvfp4", "fp8_token"] | None = None
+    activations: Literal["nvfp4", "mxfp4", "mxfp8", "fp8_token", "fp8_group", "int8_token"] | None = None
+    multiple: int = 1
 
     @property
     def needs_input_amax(self) -> bool:
@@ -88,14 +93,22 @@ _SCHEMES = {
     for scheme in (
         Scheme("NVFP4A16", "nvfp4"),
         Scheme("NVFP4", "nvfp4", activations="nvfp4"),
+        Scheme("MXFP4A16", "mxfp4"),
+        Scheme("MXFP4", "mxfp4", activations="mxfp4"),
+        Scheme("W4A16", "int4_g128"),
+        Scheme("MXFP8A16", "mxfp8_e4m3"),
+        Scheme("MXFP8", "mxfp8_e4m3", activations="mxfp8"),
+        Scheme("FP8A16", "fp8_e4m3_channel"),
         Scheme("FP8_DYNAMIC", "fp8_e4m3_channel", activations="fp8_token"),
+        Scheme("FP8_BLOCK", "fp8_e4m3_block", activations="fp8_group", multiple=128),
+        Scheme("W8A8", "int8_channel", activations="int8_token"),
         Scheme(BF16, "bf16"),
     )
 }
 
 #: The menu when none is given. All are priced; of those with one weight format, planning keeps what the activations
 #: that it is asked for leave.
-DEFAULT_MENU = ("NVFP4", "NVFP4A16", "FP8_DYNAMIC", BF16)
+DEFAULT_MENU = ("NVFP4", "NVFP4A16", "FP8_DYNAMIC", "FP8A16", BF16)
 
 #: Names that people use for a scheme beside its own.
 _ALIASES = {"FP8": "FP8_DYNAMIC"}
@@ -152,6 +165,9 @@ def why_not(scheme: Scheme, rows: int, columns: int) -> str | None:
     """Why a Linear ``[rows, columns]`` cannot take ``scheme``; ``None`` if it can."""
     if rows == 0 or columns == 0:
         return f"the weight is empty ({rows} x {columns})"
+    for axis, size in (("rows", rows), ("columns", columns)):
+        if size % scheme.multiple:
+            return f"its {size} {axis} are not a multiple of {scheme.multiple}, which engines need"
     return _columns_misfit(scheme.weight_format, columns)
 
 

@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_input_global_scales", "quantize_input"]
 
-#: Format of the values of quantized inputs, by `Scheme.activations`.
-_FORMATS = {"nvfp4": "nvfp4", "fp8_token": "fp8_e4m3_token"}
+#: Format of the values of quantized inputs, by `Scheme.activations`, and columns of a token that are one row of it.
+_FORMATS: dict[str, tuple[str, int | None]] = {
+    "nvfp4": ("nvfp4", None),
+    "mxfp4": ("mxfp4", None),
+    "mxfp8": ("mxfp8_e4m3", None),
+    "fp8_token": ("fp8_e4m3_token", None),
+    "fp8_group": ("fp8_e4m3_token", 128),
+    "int8_token": ("int8_token", None),
+}
 
 #: What the largest input of the calibration becomes, over the largest that NVFP4 can hold: below 1 there is room for
 #: larger ones, above 1 the largest are clipped.
@@ -37,10 +44,11 @@ def quantize_input(
     input_global_scale
         Divisor, for ``"nvfp4"``.
     """
-    codec = get_codec(_FORMATS[activations])
+    format, group = _FORMATS[activations]
     scale = input_global_scale if activations == "nvfp4" else None
-    rounded: torch.Tensor = codec.roundtrip(x.cpu(), scale_rule="amax", global_scale=scale, threads=threads)
-    return rounded.to(x.device)
+    rows = x.cpu() if group is None else x.cpu().reshape(-1, group)
+    rounded: torch.Tensor = get_codec(format).roundtrip(rows, scale_rule="amax", global_scale=scale, threads=threads)
+    return rounded.view(x.shape).to(x.device)
 
 
 def choose_input_global_scales(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +37,15 @@ __all__ = [
 ]
 
 #: Every suffix under which a part of a Linear's weight can be stored (its bias is not one of them).
-WEIGHT_PARTS = ("weight", "weight_packed", "weight_scale", "weight_global_scale", "input_global_scale")
+WEIGHT_PARTS = (
+    "weight",
+    "weight_packed",
+    "weight_scale",
+    "weight_global_scale",
+    "weight_shape",
+    "weight_zero_point",
+    "input_global_scale",
+)
 
 _INPUT_GLOBAL_SCALE = "input_global_scale"
 
@@ -64,6 +72,20 @@ _FP4_BLOCKS = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "grou
 _E4M3_SCALES = {"scale_dtype": "torch.float8_e4m3fn"}
 _NVFP4_WEIGHTS = {**_FP4_BLOCKS, "dynamic": False, **_E4M3_SCALES}
 _FP8 = {"num_bits": 8, "type": "float"}
+_E8M0_SCALES = {"scale_dtype": "torch.uint8"}
+_MX_BLOCKS = {"type": "float", "strategy": "group", "group_size": 32, "symmetric": True}
+_MXFP4 = GroupArguments(
+    "mxfp4-pack-quantized",
+    {"num_bits": 4, **_MX_BLOCKS, "dynamic": False, **_E8M0_SCALES},
+    {"num_bits": 4, **_MX_BLOCKS, "dynamic": True, **_E8M0_SCALES},
+)
+_MXFP8 = GroupArguments(
+    "mxfp8-quantized",
+    {"num_bits": 8, **_MX_BLOCKS, "dynamic": False, **_E8M0_SCALES},
+    {"num_bits": 8, **_MX_BLOCKS, "dynamic": True, **_E8M0_SCALES},
+)
+_FP8_CHANNELS = {**_FP8, "strategy": "channel", "symmetric": True, "dynamic": False}
+_INT8 = {"num_bits": 8, "type": "int", "symmetric": True}
 
 _ARGUMENTS = {
     "NVFP4A16": GroupArguments("nvfp4-pack-quantized", _NVFP4_WEIGHTS, None),
@@ -72,10 +94,28 @@ _ARGUMENTS = {
         _NVFP4_WEIGHTS,
         {**_FP4_BLOCKS, "dynamic": "local", **_E4M3_SCALES, "observer": "static_minmax"},
     ),
+    "MXFP4A16": replace(_MXFP4, input_activations=None),
+    "MXFP4": _MXFP4,
+    "W4A16": GroupArguments(
+        "pack-quantized",
+        {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "symmetric": True, "dynamic": False},
+        None,
+    ),
+    "MXFP8A16": replace(_MXFP8, input_activations=None),
+    "MXFP8": _MXFP8,
+    "FP8A16": GroupArguments("naive-quantized", _FP8_CHANNELS, None),
     "FP8_DYNAMIC": GroupArguments(
+        "float-quantized", _FP8_CHANNELS, {**_FP8, "strategy": "token", "symmetric": True, "dynamic": True}
+    ),
+    "FP8_BLOCK": GroupArguments(
         "float-quantized",
-        {**_FP8, "strategy": "channel", "symmetric": True, "dynamic": False},
-        {**_FP8, "strategy": "token", "symmetric": True, "dynamic": True},
+        {**_FP8, "strategy": "block", "block_structure": [128, 128], "symmetric": True, "dynamic": False},
+        {**_FP8, "strategy": "group", "group_size": 128, "symmetric": True, "dynamic": True},
+    ),
+    "W8A8": GroupArguments(
+        "int-quantized",
+        {**_INT8, "strategy": "channel", "dynamic": False},
+        {**_INT8, "strategy": "token", "dynamic": True},
     ),
 }
 

@@ -18,10 +18,22 @@ import msgspec
 
 from prismaquant.errors import ArgumentError
 
-__all__ = ["CacheDtype", "Device", "Engine", "Family", "find_cache", "find_device", "find_engine", "list_devices"]
+__all__ = [
+    "CacheDtype",
+    "Device",
+    "Engine",
+    "Family",
+    "Fault",
+    "find_cache",
+    "find_device",
+    "find_engine",
+    "list_devices",
+    "list_faults",
+]
 
 
-T = TypeVar("T", bound="Family | Device | Engine | CacheDtype")
+Named = TypeVar("Named", bound="Family | Device | Engine | CacheDtype")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,36 @@ class CacheDtype:
     date: date
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What an engine does to checkpoints that are right.
+
+    Attributes
+    ----------
+    engine, versions
+        Whose, and of which releases.
+    schemes
+        Whose weights are concerned.
+    experts
+        Whether only banks of experts are.
+    text
+        What goes wrong.
+    """
+
+    engine: str
+    versions: str
+    schemes: tuple[str, ...]
+    experts: bool
+    text: str
+    source: str
+    date: date
+
+
+def list_faults() -> tuple[Fault, ...]:
+    """All known faults of engines."""
+    return tuple(_entries("engines", "faults", Fault))
+
+
 def list_devices() -> tuple[Device, ...]:
     """All known devices, in the order of the table."""
     families = {family.name: family for family in _entries("devices", "families", Family)}
@@ -151,7 +193,7 @@ def find_cache(name: str) -> CacheDtype:
     return _find("kv dtype", "bf16" if name == "auto" else name, _entries("engines", "caches", CacheDtype))
 
 
-def _find(kind: str, name: str, known: Iterable[T]) -> T:
+def _find(kind: str, name: str, known: Iterable[Named]) -> Named:
     by_key = {_key(entry.name): entry for entry in known}
     found = by_key.get(_key(name))
     if found is None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prismaquant.errors import ArgumentError, ModelError
+from prismaquant.facts import list_faults
 from prismaquant.files.plan import Note, Plan, PlannedUnit
 from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme
 from prismaquant.planning.candidates import (
@@ -207,12 +208,22 @@ def _decisions(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[
 
 
 def _notes(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note, ...]:
-    """What the shapes forbid, which weights lose bits although they are not quantized, and prices below zero."""
+    """What the shapes forbid, which weights lose bits although they are not quantized, what engines get wrong, and
+    prices below zero."""
     notes = [note for entry in units for note in entry.notes()]
     for entry, option in zip(units, chosen, strict=True):
         dtypes = sorted({linear.weight.dtype for linear in entry.unit.linears} - {"BF16"})
         if option.scheme == BF16 and dtypes:
             notes.append(Note("rounded-to-bf16", entry.unit.name, f"is rounded from {', '.join(dtypes)} to BF16"))
+    for fault in list_faults():
+        concerned = [
+            entry.unit.name
+            for entry, option in zip(units, chosen, strict=True)
+            if option.scheme in fault.schemes and (entry.unit.experts or not fault.experts)
+        ]
+        if concerned:
+            what = f"{fault.engine} {fault.versions} {fault.text} ({', '.join(fault.schemes)})"
+            notes.append(Note("engine-fault", "", what))
     raised = sum(entry.raised for entry in units)
     if raised:
         notes.append(Note("price-within-noise", "", f"{raised} prices are negative within their noise and count as 0"))

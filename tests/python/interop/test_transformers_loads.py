@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from prismaquant.codec import get_codec
 from prismaquant.exporting import schemes
 from prismaquant.exporting.run import export
 from prismaquant.exporting.verify import verify
-from prismaquant.formats import BF16
-from prismaquant.model import Model, open_model
+from prismaquant.files.plan import Plan
+from prismaquant.formats import BF16, get_scheme, list_schemes, why_not
+from prismaquant.model import Model, Unit, open_model
 from prismaquant.types import Array
-from support.plans import cycled, sensitivity_of
+from support.plans import cycled, plan_of, sensitivity_of
 from support.tiny_models import ARCHITECTURES, build
 
 #: Five schemes over four units per layer: every kind of unit meets several, none is the same in all layers.
@@ -34,33 +36,36 @@ def load(folder: Path) -> tuple[Any, dict[str, Any]]:
     return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
 
 
-def decoded(folder: Path) -> dict[str, Array]:
+def _expected(scheme: str) -> tuple[str, bool] | None:
+    return None if scheme == BF16 else (schemes.group_arguments(scheme).format, not scheme.endswith("A16"))
+
+
+def decoded(folder: Path, source: Model, plan: Plan) -> dict[str, Array]:
     """bfloat16 bits of every weight: by our decoder from the bytes in ``folder``, or as they are there."""
     stored = {
         name: schemes.as_array(np.frombuffer(tensor["data"], np.uint8), tensor["dtype"], tuple(tensor["shape"]))
         for path in folder.glob("*.safetensors")
         for name, tensor in deserialize(path.read_bytes())
     }
-    weights = {}
-    for name, array in stored.items():
-        owner, _, suffix = name.rpartition(".")
-        if suffix == "weight_packed":
-            shape, scheme = (array.shape[0], 2 * array.shape[1]), "NVFP4A16"
-        elif suffix == "weight" and array.dtype == np.uint8:
-            shape, scheme = array.shape, "FP8_DYNAMIC"
-        else:
-            weights[name] = array
-            continue
-        parts = {part: stored[f"{owner}.{part}"] for part in schemes.expected(scheme, *shape)}
-        quantized = schemes.unpack(scheme, parts, shape)
-        weights[f"{owner}.weight"] = get_codec(quantized.format).decode(quantized, dtype="bfloat16").view(np.uint16)
+    weights = {name: stored[name] for name in source.passthrough}
+    for unit, planned in zip(source.units, plan.units, strict=True):
+        for linear in unit.linears:
+            shape = linear.rows, linear.columns
+            parts = {part: stored[f"{linear.name}.{part}"] for part in schemes.expected(planned.scheme, *shape)}
+            quantized = schemes.unpack(planned.scheme, parts, shape)
+            weight = get_codec(quantized.format).decode(quantized, dtype="bfloat16")
+            weights[linear.weight.name] = weight.view(np.uint16)
     return weights
 
 
-@pytest.mark.parametrize("name", [*ARCHITECTURES, "bundled"])
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "bundled", "all schemes"])
 def test_mixed_folder_loads_with_the_weights_we_decode(name: str, tmp_path: Path, tiny_llama: Path) -> None:
-    source = source_of(name, tmp_path, tiny_llama)
+    source = source_of("bundled" if name == "all schemes" else name, tmp_path, tiny_llama)
     plan = cycled(source, SCHEMES)
+    if name == "all schemes":
+        turns = cycle(list_schemes())
+        plan = plan_of(source, [next(x for x in turns if _fits(x, unit)) for unit in source.units])
+        assert {unit.scheme for unit in plan.units} == {*list_schemes()}
     export(source, plan, tmp_path / "out", sensitivity=sensitivity_of(source, 8.0), shard_size=10**5)
     model, info = load(tmp_path / "out")
     assert not any(info.values()), info
@@ -72,13 +77,13 @@ def test_mixed_folder_loads_with_the_weights_we_decode(name: str, tmp_path: Path
         for linear in unit.linears:
             scheme = getattr(modules[linear.name], "quantization_scheme", None)
             found = None if scheme is None else (scheme.format, scheme.input_activations is not None)
-            assert found == EXPECTED[by_name[unit.name]], linear.name
+            assert found == _expected(by_name[unit.name]), linear.name
 
     with torch.no_grad():
         logits = model(torch.arange(24)[None]).logits  # the first call decompresses
     assert torch.isfinite(logits).all()
     parameters = dict(model.named_parameters())
-    weights = decoded(tmp_path / "out")
+    weights = decoded(tmp_path / "out", source, plan)
     for unit in source.units:
         for linear in unit.linears:
             dense = parameters[linear.weight.name]
@@ -102,14 +107,6 @@ def test_folders_of_other_source_dtypes_run_when_loaded_by_default(dtype: str, t
         assert torch.isfinite(model(torch.arange(24)[None]).logits).all()
 
 
-EXPECTED = {
-    BF16: None,
-    "NVFP4A16": ("nvfp4-pack-quantized", False),
-    "NVFP4": ("nvfp4-pack-quantized", True),
-    "FP8_DYNAMIC": ("float-quantized", True),
-}
-
-
 @pytest.fixture(scope="module")
 def observed(tiny_llama: Path) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
     """Of the bundled model: tokens, their log probabilities, and the largest absolute input of each Linear."""
@@ -127,14 +124,35 @@ def observed(tiny_llama: Path) -> tuple[torch.Tensor, torch.Tensor, dict[str, fl
         return ids, model(ids).logits.float().log_softmax(-1), amax
 
 
-@pytest.mark.parametrize(("scheme", "most"), [("NVFP4A16", 0.03), ("NVFP4", 0.06), ("FP8_DYNAMIC", 0.01), (BF16, 0.0)])
+def _fits(scheme: str, unit: Unit) -> bool:
+    return not any(why_not(get_scheme(scheme), linear.rows, linear.columns) for linear in unit.linears)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "most"),
+    [
+        ("NVFP4A16", 0.03),
+        ("NVFP4", 0.06),
+        ("MXFP4A16", 0.03),
+        ("MXFP4", 0.06),
+        ("W4A16", 0.03),
+        ("MXFP8A16", 0.01),
+        ("MXFP8", 0.01),
+        ("FP8A16", 0.01),
+        ("FP8_DYNAMIC", 0.01),
+        ("FP8_BLOCK", 0.01),
+        ("W8A8", 0.01),
+        (BF16, 0.0),
+    ],
+)
 def test_uniform_folder_of_the_bundled_model_stays_close_to_it(
     scheme: str, most: float, tmp_path: Path, tiny_llama: Path, observed: tuple[Any, Any, dict[str, float]]
 ) -> None:
     ids, expected, amax = observed
     source = open_model(tiny_llama)
     sensitivity = sensitivity_of(source, amax)
-    export(source, cycled(source, [scheme]), tmp_path / "out", sensitivity=sensitivity)
+    schemes = [scheme if _fits(scheme, unit) else BF16 for unit in source.units]
+    export(source, plan_of(source, schemes), tmp_path / "out", sensitivity=sensitivity)
     model, info = load(tmp_path / "out")
     assert not any(info.values()), info
     with torch.no_grad():

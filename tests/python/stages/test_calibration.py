@@ -233,11 +233,13 @@ def test_quantized_inputs_are_those_of_compressed_tensors() -> None:
     from compressed_tensors.quantization import preset_name_to_scheme
     from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
 
-    x = torch.randn(40, 64, generator=torch.Generator().manual_seed(1)) * torch.linspace(0.01, 8, 64)
-    args = preset_name_to_scheme("FP8_DYNAMIC", ["Linear"]).input_activations
-    scale, zero_point = compute_dynamic_scales_and_zp(x[None], args, None)
-    expected = lifecycle.fake_quantize(x[None], scale, zero_point, args)[0]
-    assert torch.equal(quantize_input(x, "fp8_token", None), expected)
+    x = torch.randn(40, 256, generator=torch.Generator().manual_seed(1)) * torch.linspace(0.01, 8, 256)
+    # Not W8A8: vLLM divides by 127 where compressed-tensors divides by 127.5.
+    for preset in ("FP8_DYNAMIC", "FP8_BLOCK", "MXFP4", "MXFP8"):
+        args = preset_name_to_scheme(preset, ["Linear"]).input_activations
+        scale, zero_point = compute_dynamic_scales_and_zp(x[None], args, None)
+        expected = lifecycle.fake_quantize(x[None], scale, zero_point, args)[0]
+        assert torch.equal(quantize_input(x, formats.get_scheme(preset).activations, None), expected)
     args = preset_name_to_scheme("NVFP4", ["Linear"]).input_activations
     divisor = torch.tensor([448.0 * 6 / float(x.abs().max())])
     scale, zero_point = compute_dynamic_scales_and_zp(x[None], args, None, global_scale=divisor)

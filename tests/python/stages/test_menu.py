@@ -21,7 +21,7 @@ def _names(**arguments):
     ("activations", "names"),
     [
         ("native", ("NVFP4", "FP8_DYNAMIC", "BF16")),
-        ("16", ("NVFP4A16", "BF16")),
+        ("16", ("NVFP4A16", "FP8A16", "BF16")),
         ("auto", DEFAULT_MENU),
     ],
 )
@@ -41,7 +41,7 @@ def test_native_keeps_a_row_that_has_no_other():
         ("gb10", ("NVFP4", "FP8_DYNAMIC", "BF16")),
         ("hopper", ("NVFP4A16", "FP8_DYNAMIC", "BF16")),
         ("ada", ("NVFP4A16", "FP8_DYNAMIC", "BF16")),
-        ("a100", ("NVFP4A16", "FP8_DYNAMIC", "BF16")),
+        ("a100", ("NVFP4A16", "FP8A16", "BF16")),
         ("MI300X", ("FP8_DYNAMIC", "BF16")),
     ],
 )
@@ -51,7 +51,13 @@ def test_a_device_leaves_what_it_serves(device, names):
 
 def test_what_a_device_serves_with_other_activations_is_noted():
     model = model_of([[SHAPE]])
-    made = plan(model, sensitivity_of(model, [PRICES]), bpw=9, schemes=DEFAULT_MENU, target_device="ampere")
+    made = plan(
+        model,
+        sensitivity_of(model, [PRICES]),
+        bpw=9,
+        schemes=["NVFP4", "NVFP4A16", "FP8_DYNAMIC", "BF16"],
+        target_device="ampere",
+    )
     assert [note.text for note in made.notes] == [
         "FP8_DYNAMIC is served with 16-bit activations on ampere: its price is too high"
     ]
@@ -128,6 +134,15 @@ def test_a_share_of_the_operations_keeps_16_bit_activations_where_they_buy_most(
     assert [unit.scheme for unit in made.units] == ["NVFP4"] * (5 - kept) + ["NVFP4A16"] * kept
     assert made.a16_share == pytest.approx(kept / 5)
     assert made.lower_bound == pytest.approx(made.predicted_kl)
+
+
+def test_what_engines_get_wrong_is_noted():
+    model = model_of([[SHAPE]])
+    (note,) = plan(model, schemes=["MXFP4A16"]).notes
+    assert note.code == "engine-fault"
+    assert note.text.startswith("vLLM up to 0.33 quantizes the activations all the same")
+    assert not plan(model, schemes=["MXFP4"]).notes
+    assert not plan(model, schemes=["NVFP4"]).notes  # a fault of experts
 
 
 def test_native_activations_are_no_share():

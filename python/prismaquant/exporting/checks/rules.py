@@ -49,7 +49,16 @@ _CHUNK = 64 * 2**20
 
 #: safetensors dtype -> unsigned type of its bits, and the first and last code of a positive finite number: the codes of
 #: a sign-magnitude float grow with its value. Holds for scales, which must be such numbers.
-_POSITIVE = {"F8_E4M3": ("u1", 1, 0x7E), "BF16": ("<u2", 1, 0x7F7F), "F32": ("<u4", 1, 0x7F7FFFFF)}
+#: U8 is E8M0, whose codes are exponents, the last one NaN.
+_POSITIVE = {
+    "U8": ("u1", 0, 0xFE),
+    "F8_E4M3": ("u1", 1, 0x7E),
+    "BF16": ("<u2", 1, 0x7F7F),
+    "F32": ("<u4", 1, 0x7F7FFFFF),
+}
+
+#: A shape that every scheme can store.
+_ROWS = _COLUMNS = 128
 
 #: Below this an error is no rounding error: the worst block of the coarsest format, 5 beside 6 in E2M1, has 14 dB.
 _LEAST_SNR_DB = 6.0
@@ -57,7 +66,7 @@ _LEAST_SNR_DB = 6.0
 
 def check_tensor_set(name: str, scheme: str, tensors: Mapping[str, TensorInfo]) -> Iterator[Check]:
     """The Linear ``name`` has the tensors of its scheme and no other (a bias aside, which is passed through)."""
-    wanted = expected(scheme, 1, 64).keys()
+    wanted = expected(scheme, _ROWS, _COLUMNS).keys()
     for suffix in sorted(wanted - tensors.keys()):
         yield Check("tensor-set", f"{name}.{suffix}", f"is missing, {scheme} needs it")
     for suffix in sorted(tensors.keys() - wanted - {_BIAS}):
@@ -66,9 +75,9 @@ def check_tensor_set(name: str, scheme: str, tensors: Mapping[str, TensorInfo]) 
 
 def stored_shape(scheme: str, tensors: Mapping[str, TensorInfo]) -> tuple[int, int] | None:
     """``[rows, columns]`` of the weight whose codes are among ``tensors``; ``None`` if they are not a matrix."""
-    suffix, (_, (_, width)) = next(iter(expected(scheme, 1, 64).items()))
+    suffix, (_, (_, width)) = next(iter(expected(scheme, _ROWS, _COLUMNS).items()))
     shape = tensors[suffix].shape
-    return (shape[0], shape[1] * 64 // width) if len(shape) == 2 else None
+    return (shape[0], shape[1] * _COLUMNS // width) if len(shape) == 2 else None
 
 
 def check_shapes(
