@@ -45,11 +45,11 @@ def call(**options: Any) -> Plan | Outlook:
     import prismaquant
     from prismaquant.formats import DEFAULT_MENU
 
-    limits = ("bpw", "size", "fit", "max_loss", "max_read")
-    is_uniform = options["schemes"] != DEFAULT_MENU and all(options[name] is None for name in limits)
-    if options["sensitivity"] is not None or options["out"] is not None or is_uniform:
-        return prismaquant.plan(**options)
     known = inspect.signature(prismaquant.outlook).parameters
+    is_uniform = options["schemes"] != DEFAULT_MENU and all(options[name] is None for name in ("bpw", "size", "fit"))
+    needs_prices = any(options[name] is not None for name in ("sensitivity", "out", "max_loss", "max_read"))
+    if is_uniform or needs_prices:
+        return prismaquant.plan(**options)
     return prismaquant.outlook(**{name: value for name, value in options.items() if name in known})
 
 

@@ -49,6 +49,35 @@ def test_inspect_json(run, tiny_llama):
     assert set(document["passthrough"]) == set(model.passthrough)
 
 
+def test_plan_without_prices_says_what_fits(run, tiny_llama):
+    shown = run("plan", tiny_llama, "--fit", "13MB", "--context", "512", "--reserve", "0")
+    assert shown.code == 0
+    assert "fits quantized" in shown.out
+    assert "KV cache in bf16 of 512 tokens: 6 layers full 1.50 MiB" in shown.out
+    document = run("plan", tiny_llama, "--context", "1k", "--json").document
+    assert set(document) == fields(pq.Outlook)
+    assert {"H100", "RTX-4090", "MI300X"} <= {place["name"] for place in document["places"]}
+    assert run("plan", tiny_llama, "--max-loss", "0.01").code == 2  # that needs prices
+
+
+def test_plan_frontier_and_explain(run, made, source, tmp_path):
+    sensitivity = ["--sensitivity", made.work / "sensitivity.safetensors"]
+    recipe = tmp_path / "recipe.json"
+    shown = run("plan", source, *sensitivity, "--bpw", "10", "--pin", "*.layers.0.*o_proj=BF16", "-o", recipe)
+    assert shown.code == 0
+    assert "of which a token reads" in shown.out
+    shown = run("explain", source, "--plan", recipe, *sensitivity)
+    assert "the next byte would save" in shown.out
+    assert "it is pinned to BF16" in shown.out
+    shown = run("explain", source, "model.layers.1.mlp.down_proj", "--plan", recipe, *sensitivity)
+    assert "keeps its scheme in" in shown.out
+    assert set(run("explain", source, "--plan", recipe, *sensitivity, "--json").document) == fields(pq.Explanation)
+    shown = run("frontier", source, *sensitivity, "--points", "5")
+    assert "5 certified optima" in shown.out
+    assert "knee at" in shown.out
+    assert set(run("frontier", source, *sensitivity, "--json").document) == fields(pq.Frontier)
+
+
 def test_quantize_uniform_needs_no_data(run, tiny_llama, tmp_path):
     shown = run("quantize", tiny_llama, "-o", tmp_path / "out", "--schemes", "nvfp4a16")
     assert shown.code == 0
