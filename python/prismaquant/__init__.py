@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.formats import format_info, get_scheme, list_formats, list_schemes
     from prismaquant.pipeline import (
+        diff,
         evaluate,
         explain,
         export,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         polish,
         probe,
         quantize,
+        serve_command,
         verify,
     )
     from prismaquant.planning import Allocation, Constraint, Explanation, Frontier, Outlook, allocate
@@ -70,6 +72,7 @@ else:
         "TwoSided": "solver",
         "allocate": "planning",
         "describe_presets": "solver",
+        "diff": "pipeline",
         "doctor": "environment",
         "evaluate": "pipeline",
         "explain": "pipeline",
@@ -88,6 +91,7 @@ else:
         "polish": "pipeline",
         "probe": "pipeline",
         "quantize": "pipeline",
+        "serve_command": "pipeline",
         "shared_global_scale": "solver",
         "solve": "solver",
         "verify": "pipeline",
@@ -131,6 +135,7 @@ __all__ = [
     "TwoSided",
     "allocate",
     "describe_presets",
+    "diff",
     "doctor",
     "evaluate",
     "explain",
@@ -149,6 +154,7 @@ __all__ = [
     "polish",
     "probe",
     "quantize",
+    "serve_command",
     "shared_global_scale",
     "solve",
     "verify",

@@ -31,6 +31,8 @@ VERBS = {
     "polish": "solve the units of a plan again, for the inputs that the quantized model gives them",
     "export": "write the checkpoint that a plan describes",
     "verify": "read a written checkpoint back and check it, against its source too",
+    "serve-cmd": "the vllm serve command for a written checkpoint, and what was not tested",
+    "diff": "which units two recipes or checkpoints store differently",
     "eval": "KL divergence, top-1 agreement and perplexity against the source",
     "doctor": "versions, instruction sets, optional packages",
 }
@@ -132,7 +134,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _module(verb: str) -> ModuleType:
-    return importlib.import_module(f"prismaquant.cli.{verb}")
+    return importlib.import_module(f"prismaquant.cli.{verb.replace('-', '_')}")
 
 
 def _print_json(document: Any) -> None:

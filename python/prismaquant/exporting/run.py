@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prismaquant.errors import ModelError, RefusedError, StageFileError
 from prismaquant.exporting import config, copy, schemes, shards
+from prismaquant.exporting.checksums import write_checksums
 from prismaquant.exporting.publish import publishing
 from prismaquant.files import manifest
 from prismaquant.files.manifest import LinearRecord, Manifest
@@ -107,6 +108,7 @@ def export(
         total = sum(entry.nbytes for shard in layout for entry in shard.entries)
         written = Manifest(plan, tuple(records), tensor_bytes=total, parameters=model.parameters, polish=polish)
         manifest.write(folder / manifest.FILE, written)
+        write_checksums(folder)
     progress(Event("export", len(model.units), len(model.units)))
     return ExportReport(Path(out), written)
 

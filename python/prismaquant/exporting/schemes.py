@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prismaquant.types import Array
 
 __all__ = [
+    "ANY_SIZE",
     "ARRAY_DTYPES",
     "WEIGHT_PARTS",
     "GroupArguments",
@@ -32,6 +33,7 @@ __all__ = [
     "group_arguments",
     "nbytes",
     "quantized_schemes",
+    "suffixes",
     "tensors",
     "unpack",
 ]
@@ -46,6 +48,9 @@ WEIGHT_PARTS = (
     "weight_zero_point",
     "input_global_scale",
 )
+
+#: Rows and columns that every scheme can store.
+ANY_SIZE = 128
 
 _INPUT_GLOBAL_SCALE = "input_global_scale"
 
@@ -143,6 +148,11 @@ def expected(scheme: str, rows: int, columns: int) -> dict[str, tuple[str, tuple
     if facts.needs_input_amax:
         found[_INPUT_GLOBAL_SCALE] = ("F32", (1,))
     return found
+
+
+def suffixes(scheme: str) -> tuple[str, ...]:
+    """Names of the tensors of a Linear under ``scheme``, the codes first."""
+    return tuple(expected(scheme, ANY_SIZE, ANY_SIZE))
 
 
 def nbytes(dtype: str, shape: tuple[int, ...]) -> int:

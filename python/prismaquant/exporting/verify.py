@@ -11,6 +11,7 @@ from prismaquant.exporting.checks.folder import Folder, read_folder
 from prismaquant.exporting.checks.linears import LinearVerifier
 from prismaquant.exporting.checks.resolution import read_resolution
 from prismaquant.exporting.checks.structure import Layout
+from prismaquant.exporting.checksums import check_checksums
 from prismaquant.exporting.report import Check, LinearCheck, VerifyReport
 from prismaquant.files import manifest
 from prismaquant.formats import BF16
@@ -83,6 +84,7 @@ def verify(
         failures += rules.check_other_files(folder, original)
     if written is not None:
         failures += rules.check_manifest(folder, written, schemes, original)
+    failures += check_checksums(path)
     progress(Event("verify", len(layout.units), len(layout.units)))
     return VerifyReport(path, tuple(linears), tuple(failures), source_compared=original is not None)
 

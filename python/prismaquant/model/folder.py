@@ -17,7 +17,7 @@ CONFIG = "config.json"
 #: Weights in other containers; the formats that hold pickles are `PICKLES`.
 _WEIGHTS = (".safetensors", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".onnx_data", ".tflite", ".ot", ".npz")
 #: Written anew or out of date beside quantized weights: vLLM would read the second as a quantization of its own.
-_REPLACED = {CONFIG, "hf_quant_config.json", MANIFEST}
+_REPLACED = {CONFIG, "hf_quant_config.json", MANIFEST, "SHA256SUMS"}
 #: The one subfolder that transformers reads from.
 _SUBFOLDER = "additional_chat_templates"
 

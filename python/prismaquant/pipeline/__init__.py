@@ -4,15 +4,16 @@
 what it was made from: a second run with the same inputs uses them again.
 """
 
-from prismaquant.pipeline.analysis import explain, frontier
+from prismaquant.pipeline.analysis import diff, explain, frontier
 from prismaquant.pipeline.inputs import open
 from prismaquant.pipeline.measurement import evaluate, probe
 from prismaquant.pipeline.polishing import polish
-from prismaquant.pipeline.production import export, outlook, plan, verify
+from prismaquant.pipeline.production import export, outlook, plan, serve_command, verify
 from prismaquant.pipeline.quantization import QuantizeReport, quantize
 
 __all__ = [
     "QuantizeReport",
+    "diff",
     "evaluate",
     "explain",
     "export",
@@ -23,5 +24,6 @@ __all__ = [
     "polish",
     "probe",
     "quantize",
+    "serve_command",
     "verify",
 ]

@@ -1,8 +1,9 @@
-"""The verbs that look at plans: `frontier`, what every budget buys; `explain`, why a unit has its scheme."""
+"""The verbs that look at plans: `frontier`, what every budget buys; `explain`, why; `diff`, what two do differently."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prismaquant.formats import DEFAULT_MENU
@@ -12,10 +13,10 @@ if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.model import Model
-    from prismaquant.planning import Explanation, Frontier
+    from prismaquant.planning import Difference, Explanation, Frontier
     from prismaquant.types import PathLike
 
-__all__ = ["explain", "frontier"]
+__all__ = ["diff", "explain", "frontier"]
 
 
 def frontier(
@@ -51,6 +52,35 @@ def frontier(
         schemes=menu_of(schemes), activations=activations, target_device=target_device, pins=pins or (), price=price
     )
     return run(source, read_sensitivity(sensitivity, source), request, points=points)
+
+
+def diff(before: PathLike | Plan, after: PathLike | Plan) -> Difference:
+    """Which units two recipes, or two written folders, store differently.
+
+    Parameters
+    ----------
+    before, after
+        A plan, its file (the recipe), or a folder that `export` wrote.
+
+    Raises
+    ------
+    StageFileError
+        One is no recipe, and no folder with a manifest.
+    """
+    from prismaquant.planning import difference
+
+    return difference(_plan_in(before), _plan_in(after))
+
+
+def _plan_in(place: PathLike | Plan) -> Plan:
+    from prismaquant.files import manifest
+    from prismaquant.files import plan as file
+    from prismaquant.files.plan import Plan
+
+    if isinstance(place, Plan):
+        return place
+    path = Path(place)
+    return manifest.read(path / manifest.FILE).plan if path.is_dir() else file.read(path)
 
 
 def explain(

@@ -24,6 +24,7 @@ from prismaquant.quantity import parse_bytes
 if TYPE_CHECKING:
     from prismaquant.exporting.report import VerifyReport
     from prismaquant.exporting.run import ExportReport
+    from prismaquant.exporting.serve import ServeCommand
     from prismaquant.files.plan import Plan
     from prismaquant.files.polish import Polish
     from prismaquant.files.sensitivity import Sensitivity
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from prismaquant.planning import Outlook
     from prismaquant.types import PathLike
 
-__all__ = ["export", "outlook", "plan", "verify"]
+__all__ = ["export", "outlook", "plan", "serve_command", "verify"]
 
 
 def plan(
@@ -254,6 +255,45 @@ def export(
     )
 
 
+def serve_command(
+    checkpoint: PathLike,
+    *,
+    context: int | str | None = None,
+    kv: str | None = None,
+    tensor_parallel: int | None = None,
+    text_only: bool = False,
+) -> ServeCommand:
+    """The `vllm serve` command for a written folder, what engines get wrong about it, and what was not tested.
+
+    Parameters
+    ----------
+    context, kv, tensor_parallel
+        As in `plan`; by default those that the folder was planned for with ``fit``, if it was, else vLLM's own.
+    text_only
+        Whether a model that also sees or hears is served for text alone.
+
+    Raises
+    ------
+    ModelError
+        There is no such folder, or it cannot be read.
+    ArgumentError
+        An unknown KV dtype, or a context that is none.
+    """
+    from prismaquant.exporting.serve import serve_command as run
+    from prismaquant.planning.serving import parse_context
+
+    tokens = None if context is None else parse_context(context)
+    return run(_folder(checkpoint), context=tokens, kv=kv, tensor_parallel=tensor_parallel, text_only=text_only)
+
+
+def _folder(checkpoint: PathLike) -> Path:
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise ModelError(problem, where=str(folder), hint="give the folder of a written checkpoint")
+    return folder
+
+
 def _polish_of(folder: Path, plan: Plan) -> Polish:
     """The report of the polish of ``plan`` in ``folder``."""
     from prismaquant.files import polish as file
@@ -284,8 +324,6 @@ def verify(
     from prismaquant.exporting.verify import verify as run
 
     check_threads(threads)
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise ModelError(problem, where=str(folder), hint="give the folder of a written checkpoint")
-    return run(folder, source=None if source is None else folder_of(source), threads=threads, progress=progress)
+    return run(
+        _folder(checkpoint), source=None if source is None else folder_of(source), threads=threads, progress=progress
+    )

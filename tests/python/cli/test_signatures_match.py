@@ -17,8 +17,12 @@ _OUTPUT = {"json", "verbose", "help"}
 _SINKS = {"progress"}
 
 
+def _module(verb: str) -> Any:
+    return import_module(f"prismaquant.cli.{verb.replace('-', '_')}")
+
+
 def function_of(verb: str) -> Any:
-    return getattr(prismaquant, import_module(f"prismaquant.cli.{verb}").FUNCTION)
+    return getattr(prismaquant, _module(verb).FUNCTION)
 
 
 def actions(verb: str) -> dict[str, argparse.Action]:
@@ -56,7 +60,7 @@ def test_what_a_function_needs_is_required(verb):
 @pytest.mark.parametrize("verb", VERBS)
 def test_only_what_the_sink_needs_is_added(verb):
     takes_progress = "progress" in inspect.signature(function_of(verb)).parameters
-    assert takes_progress == import_module(f"prismaquant.cli.{verb}").LONG
+    assert takes_progress == _module(verb).LONG
 
 
 @pytest.mark.parametrize("verb", VERBS)

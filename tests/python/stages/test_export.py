@@ -115,7 +115,12 @@ def test_files_of_the_source_are_copied_and_others_are_not(model: Model, exporte
     source, out = files(model.path), files(exported)
     copied = {"chat_template.jinja", "LICENSE", "generation_config.json", "additional_chat_templates/tools.jinja"}
     shards = {name for name in out if name.endswith(".safetensors")}
-    assert out.keys() == copied | shards | {"config.json", "model.safetensors.index.json", "prismaquant.json"}
+    assert out.keys() == copied | shards | {
+        "config.json",
+        "model.safetensors.index.json",
+        "prismaquant.json",
+        "SHA256SUMS",
+    }
     for name in copied:
         assert out[name] == source[name], name
 

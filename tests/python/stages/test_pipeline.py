@@ -187,7 +187,7 @@ def test_a_scheme_that_no_shape_allows_is_not_measured_for_ever(tmp_path):
     model = tiny_models.build("llama", tmp_path / "odd", tokenizer=True, **odd)
     out = tmp_path / "sensitivity.safetensors"
     found = pq.probe(model, **FEW, out=out)
-    assert {each.scheme for unit in found.units for each in unit.candidates} == {"FP8_DYNAMIC", "BF16"}
+    assert {each.scheme for unit in found.units for each in unit.candidates} == {"FP8_DYNAMIC", "FP8A16", "BF16"}
     stages = Stages()
     assert pq.probe(model, **FEW, out=out, progress=stages) == found
     assert stages == set()

@@ -34,6 +34,7 @@ class Mutable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        (path / "SHA256SUMS").unlink(missing_ok=True)  # or each change would break that rule, too
 
     def config(self, change: Callable[[dict[str, Any]], Any]) -> None:
         """Apply ``change`` to ``config.json``."""

@@ -11,7 +11,7 @@ import numpy as np
 from prismaquant.codec import get_codec
 from prismaquant.exporting.checks import rules
 from prismaquant.exporting.report import Check, LinearCheck
-from prismaquant.exporting.schemes import as_array, expected, unpack
+from prismaquant.exporting.schemes import as_array, suffixes, unpack
 from prismaquant.formats import BF16, get_scheme
 from prismaquant.model.units import WEIGHT_DTYPES
 
@@ -65,7 +65,7 @@ class LinearVerifier:
             failures = list(rules.check_shapes(name, scheme, shape, tensors))
         if failures:
             return {}, failures
-        parts = {suffix: (tensors[suffix], self._folder.read(tensors[suffix])) for suffix in expected(scheme, 1, 64)}
+        parts = {suffix: (tensors[suffix], self._folder.read(tensors[suffix])) for suffix in suffixes(scheme)}
         return parts, list(rules.check_bits(parts))
 
     def _is_unconverted(self, name: str, scheme: str, tensors: Mapping[str, TensorInfo]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prismaquant.exporting.report import Check
-from prismaquant.exporting.schemes import WEIGHT_PARTS, expected
+from prismaquant.exporting.schemes import ANY_SIZE, WEIGHT_PARTS, expected, suffixes
 from prismaquant.files import manifest
 from prismaquant.formats import get_scheme, why_not
 
@@ -57,16 +57,13 @@ _POSITIVE = {
     "F32": ("<u4", 1, 0x7F7FFFFF),
 }
 
-#: A shape that every scheme can store.
-_ROWS = _COLUMNS = 128
-
 #: Below this an error is no rounding error: the worst block of the coarsest format, 5 beside 6 in E2M1, has 14 dB.
 _LEAST_SNR_DB = 6.0
 
 
 def check_tensor_set(name: str, scheme: str, tensors: Mapping[str, TensorInfo]) -> Iterator[Check]:
     """The Linear ``name`` has the tensors of its scheme and no other (a bias aside, which is passed through)."""
-    wanted = expected(scheme, _ROWS, _COLUMNS).keys()
+    wanted = set(suffixes(scheme))
     for suffix in sorted(wanted - tensors.keys()):
         yield Check("tensor-set", f"{name}.{suffix}", f"is missing, {scheme} needs it")
     for suffix in sorted(tensors.keys() - wanted - {_BIAS}):
@@ -75,9 +72,10 @@ def check_tensor_set(name: str, scheme: str, tensors: Mapping[str, TensorInfo]) 
 
 def stored_shape(scheme: str, tensors: Mapping[str, TensorInfo]) -> tuple[int, int] | None:
     """``[rows, columns]`` of the weight whose codes are among ``tensors``; ``None`` if they are not a matrix."""
-    suffix, (_, (_, width)) = next(iter(expected(scheme, _ROWS, _COLUMNS).items()))
-    shape = tensors[suffix].shape
-    return (shape[0], shape[1] * _COLUMNS // width) if len(shape) == 2 else None
+    codes = suffixes(scheme)[0]
+    _, (_, width) = expected(scheme, ANY_SIZE, ANY_SIZE)[codes]
+    shape = tensors[codes].shape
+    return (shape[0], shape[1] * ANY_SIZE // width) if len(shape) == 2 else None
 
 
 def check_shapes(

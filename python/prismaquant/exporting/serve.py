@@ -1,0 +1,110 @@
+"""`serve_command`: the `vllm serve` command for a written folder, and what nobody has tried."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prismaquant.errors import ModelError
+from prismaquant.exporting.checks.folder import Folder, read_folder
+from prismaquant.facts import find_cache, list_faults
+from prismaquant.files import manifest
+from prismaquant.files.plan import Plan
+
+__all__ = ["ServeCommand", "serve_command"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeCommand:
+    """Result of `serve_command`.
+
+    Attributes
+    ----------
+    arguments
+        The command, word by word.
+    notes
+        What engines are known to get wrong about the folder, and what was not tested.
+    """
+
+    arguments: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The command as a shell takes it."""
+        return shlex.join(self.arguments)
+
+    def __repr__(self) -> str:
+        return f"ServeCommand({self.text})"
+
+
+def serve_command(
+    checkpoint: Path, *, context: int | None, kv: str | None, tensor_parallel: int | None, text_only: bool
+) -> ServeCommand:
+    """The command that serves the folder ``checkpoint`` with vLLM.
+
+    What is ``None`` is as the plan of the folder was made for, if that was a device, and else left to vLLM.
+
+    Raises
+    ------
+    ModelError
+        It is no model folder that can be read.
+    ArgumentError
+        ``kv`` is unknown.
+    """
+    folder, failures = read_folder(checkpoint)
+    if folder is None:
+        raise ModelError(failures[0].text, where=f"{checkpoint}: {failures[0].where}", hint="verify the folder")
+    plan = _plan(folder)
+    fitted = None if plan is None or plan.footprint is None or plan.footprint.memory is None else plan.footprint
+    if fitted is not None:
+        context = fitted.context if context is None else context
+        kv = fitted.kv if kv is None else kv
+        tensor_parallel = fitted.tensor_parallel if tensor_parallel is None else tensor_parallel
+    arguments = ["vllm", "serve", str(checkpoint)]
+    if context is not None:
+        arguments += ["--max-model-len", str(context)]
+    if kv is not None and find_cache(kv).name != "bf16":
+        arguments += ["--kv-cache-dtype", find_cache(kv).name]
+    if tensor_parallel is not None and tensor_parallel > 1:
+        arguments += ["--tensor-parallel-size", str(tensor_parallel)]
+    if further := _further_layers(folder.config):
+        arguments += ["--speculative-config", f'{{"method": "mtp", "num_speculative_tokens": {further}}}']
+    has_tower = any(key.endswith("_config") and key.startswith(("vision", "audio")) for key in folder.config)
+    if has_tower and text_only:
+        arguments += ["--limit-mm-per-prompt", '{"image": 0, "video": 0, "audio": 0}']
+    return ServeCommand(tuple(arguments), (*_faults(plan), *_untested(fitted is not None, further, kv)))
+
+
+def _plan(folder: Folder) -> Plan | None:
+    path = folder.path / manifest.FILE
+    return manifest.read(path).plan if path.exists() else None
+
+
+def _further_layers(config: dict[str, Any]) -> int:
+    """How many layers predict further tokens (MTP)."""
+    found = config.get("num_nextn_predict_layers")
+    return found if isinstance(found, int) else 0
+
+
+def _faults(plan: Plan | None) -> list[str]:
+    used = {unit.scheme for unit in plan.units} if plan is not None else set()
+    banks = {unit.scheme for unit in plan.units if ".experts." in unit.linears[0]} if plan is not None else set()
+    return [
+        f"{fault.engine} {fault.versions} {fault.text} ({', '.join(fault.schemes)}; {fault.source})"
+        for fault in list_faults()
+        if (banks if fault.experts else used).intersection(fault.schemes)
+    ]
+
+
+def _untested(fitted: bool, further: int, kv: str | None) -> list[str]:
+    notes = ["not tested here: that this vLLM starts with it"]
+    if not fitted:
+        notes.append("the plan was not made for the memory of a device (--fit)")
+    if further:
+        notes.append("not tested here: the layers that predict further tokens, which are as in the source")
+    if kv not in (None, "auto", "bf16"):
+        notes.append("the folder has no scales for the KV cache: vLLM takes 1, and a loss by it is not measured")
+    return notes
