@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.formats import format_info, get_scheme, list_formats, list_schemes
     from prismaquant.pipeline import (
+        convert,
         diff,
         evaluate,
         explain,
@@ -71,6 +72,7 @@ else:
         "Solution": "solver",
         "TwoSided": "solver",
         "allocate": "planning",
+        "convert": "pipeline",
         "describe_presets": "solver",
         "diff": "pipeline",
         "doctor": "environment",
@@ -134,6 +136,7 @@ __all__ = [
     "Solution",
     "TwoSided",
     "allocate",
+    "convert",
     "describe_presets",
     "diff",
     "doctor",

@@ -36,6 +36,7 @@ __all__ = [
     "suffixes",
     "tensors",
     "unpack",
+    "weight_shape",
 ]
 
 #: Every suffix under which a part of a Linear's weight can be stored (its bias is not one of them).
@@ -153,6 +154,13 @@ def expected(scheme: str, rows: int, columns: int) -> dict[str, tuple[str, tuple
 def suffixes(scheme: str) -> tuple[str, ...]:
     """Names of the tensors of a Linear under ``scheme``, the codes first."""
     return tuple(expected(scheme, ANY_SIZE, ANY_SIZE))
+
+
+def weight_shape(scheme: str, codes: tuple[int, ...]) -> tuple[int, int]:
+    """``[rows, columns]`` of the weight whose stored codes have the shape ``codes``, of two axes."""
+    _, (_, width) = expected(scheme, ANY_SIZE, ANY_SIZE)[suffixes(scheme)[0]]
+    rows, stored_width = codes
+    return rows, stored_width * ANY_SIZE // width
 
 
 def nbytes(dtype: str, shape: tuple[int, ...]) -> int:

@@ -8,11 +8,12 @@ from prismaquant.pipeline.analysis import diff, explain, frontier
 from prismaquant.pipeline.inputs import open
 from prismaquant.pipeline.measurement import evaluate, probe
 from prismaquant.pipeline.polishing import polish
-from prismaquant.pipeline.production import export, outlook, plan, serve_command, verify
+from prismaquant.pipeline.production import convert, export, outlook, plan, serve_command, verify
 from prismaquant.pipeline.quantization import QuantizeReport, quantize
 
 __all__ = [
     "QuantizeReport",
+    "convert",
     "diff",
     "evaluate",
     "explain",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prismaquant.planning import Outlook
     from prismaquant.types import PathLike
 
-__all__ = ["export", "outlook", "plan", "serve_command", "verify"]
+__all__ = ["convert", "export", "outlook", "plan", "serve_command", "verify"]
 
 
 def plan(
@@ -284,6 +284,51 @@ def serve_command(
 
     tokens = None if context is None else parse_context(context)
     return run(_folder(checkpoint), context=tokens, kv=kv, tensor_parallel=tensor_parallel, text_only=text_only)
+
+
+def convert(
+    checkpoint: PathLike,
+    out: PathLike,
+    *,
+    dtype: str = "bfloat16",
+    force: bool = False,
+    shard_size: int | str = "5GB",
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Write a quantized folder as a plain one, every Linear decoded, for engines without the kernels.
+
+    Parameters
+    ----------
+    dtype
+        Of the decoded weights: ``"bfloat16"`` or ``"float16"``.
+    force
+        Replace ``out`` if it exists (at the end, by rename).
+
+    Returns
+    -------
+    Path
+        The new folder.
+
+    Raises
+    ------
+    ModelError
+        The folder cannot be read, is not quantized, or has a Linear of no known scheme.
+    RefusedError
+        ``out`` exists, another process writes it, or the disk is too small.
+    """
+    from prismaquant.exporting.dense import densify
+
+    check_threads(threads)
+    return densify(
+        _folder(checkpoint),
+        Path(out),
+        dtype=dtype,
+        force=force,
+        shard_size=parse_bytes(shard_size),
+        threads=threads,
+        progress=progress,
+    )
 
 
 def _folder(checkpoint: PathLike) -> Path:

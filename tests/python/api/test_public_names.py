@@ -36,6 +36,7 @@ NAMES = [
     "Solution",
     "TwoSided",
     "allocate",
+    "convert",
     "describe_presets",
     "diff",
     "doctor",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prismaquant.exporting.report import Check
-from prismaquant.exporting.schemes import ANY_SIZE, WEIGHT_PARTS, expected, suffixes
+from prismaquant.exporting.schemes import WEIGHT_PARTS, expected, suffixes, weight_shape
 from prismaquant.files import manifest
 from prismaquant.formats import get_scheme, why_not
 
@@ -72,10 +72,8 @@ def check_tensor_set(name: str, scheme: str, tensors: Mapping[str, TensorInfo]) 
 
 def stored_shape(scheme: str, tensors: Mapping[str, TensorInfo]) -> tuple[int, int] | None:
     """``[rows, columns]`` of the weight whose codes are among ``tensors``; ``None`` if they are not a matrix."""
-    codes = suffixes(scheme)[0]
-    _, (_, width) = expected(scheme, ANY_SIZE, ANY_SIZE)[codes]
-    shape = tensors[codes].shape
-    return (shape[0], shape[1] * ANY_SIZE // width) if len(shape) == 2 else None
+    shape = tensors[suffixes(scheme)[0]].shape
+    return weight_shape(scheme, shape) if len(shape) == 2 else None
 
 
 def check_shapes(

@@ -1,0 +1,38 @@
+"""Write a quantized checkpoint as a plain one, every Linear decoded, for engines without the kernels."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from prismaquant.cli.common import add_output, add_threads, add_writing
+
+FUNCTION = "convert"
+LONG = True
+EXAMPLES = """\
+examples:
+  prismaquant convert ./Llama-3.2-1B-4.75 -o ./Llama-3.2-1B-dense
+  prismaquant convert ./Llama-3.2-1B-4.75 -o ./Llama-3.2-1B-f16 --dtype float16
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the quantized folder")
+    add_output(parser)
+    parser.add_argument(
+        "--dtype", default="bfloat16", metavar="NAME", help="of the weights: bfloat16 or float16 (default: %(default)s)"
+    )
+    machine = parser.add_argument_group("machine")
+    add_writing(machine)
+    add_threads(machine)
+
+
+def document(out: Path) -> Any:
+    return {"path": str(out)}
+
+
+def show(out: Path) -> None:
+    from prismaquant.cli.tables import line
+
+    line(f"{out}: written")
