@@ -46,6 +46,8 @@ def show(report: VerifyReport) -> None:
             ("scheme", "linears", "least SNR", "largest"),
             [(name, str(len(snr)), _decibels(min(snr)), _decibels(max(snr))) for name, snr in by_scheme.items()],
         )
+    for warning in report.warnings:
+        line(f"warning: {warning}")
     for failure in report.failures:
         line(f"error: {failure}")
     compared = "compared to its source" if report.source_compared else "not compared to a source (--source)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +25,14 @@ class Check:
         The tensor, module or file.
     text
         What is wrong, with the value that was found and the one expected.
+    is_warning
+        Whether the folder can be right all the same: something that cannot be judged, or that engines make up for.
     """
 
     rule: str
     where: str
     text: str
+    is_warning: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text} [{self.rule}]"
@@ -69,6 +73,8 @@ class VerifyReport:
         One entry per Linear whose tensors could be decoded, in the order of the model.
     failures
         Every rule that is broken, with the place.
+    warnings
+        What cannot be judged, or works but should be known.
     source_compared
         Whether the folder was compared to its source; if not, everything that needs the source was left out.
     """
@@ -77,6 +83,15 @@ class VerifyReport:
     linears: tuple[LinearCheck, ...]
     failures: tuple[Check, ...]
     source_compared: bool
+    warnings: tuple[Check, ...] = ()
+
+    @staticmethod
+    def of(
+        path: Path, checks: Sequence[Check], *, linears: Sequence[LinearCheck] = (), source_compared: bool = False
+    ) -> VerifyReport:
+        """The report of all ``checks``."""
+        failures, warnings = (tuple(x for x in checks if x.is_warning == kind) for kind in (False, True))
+        return VerifyReport(path, tuple(linears), failures, source_compared, warnings)
 
     @property
     def ok(self) -> bool:

@@ -55,7 +55,7 @@ def verify(
     original = None if source is None else open_model(source)
     folder, failures = read_folder(path)
     if folder is None:
-        return VerifyReport(path, (), tuple(failures), source_compared=False)
+        return VerifyReport.of(path, failures)
     if original is not None:
         failures += structure.check_config(folder.config, original.config)
     layout, broken = (
@@ -65,7 +65,7 @@ def verify(
     )
     failures += broken
     if layout is None:
-        return VerifyReport(path, (), tuple(failures), source_compared=False)
+        return VerifyReport.of(path, failures)
     schemes, broken = _resolve(folder, layout)
     failures += broken
     written, broken = _read_manifest(folder)
@@ -86,18 +86,20 @@ def verify(
         failures += rules.check_manifest(folder, written, schemes, original)
     failures += check_checksums(path)
     progress(Event("verify", len(layout.units), len(layout.units)))
-    return VerifyReport(path, tuple(linears), tuple(failures), source_compared=original is not None)
+    return VerifyReport.of(path, failures, linears=linears, source_compared=original is not None)
 
 
 def _resolve(folder: Folder, layout: Layout) -> tuple[dict[str, str | None], list[Check]]:
     """The scheme of each Linear by the configuration (``None``: none or several), and what is wrong with the names."""
     if folder.is_plain:
         return dict.fromkeys(layout.linears, BF16), []
-    resolution, failures = read_resolution(folder.config["quantization_config"])
+    is_ours = (folder.path / manifest.FILE).exists()
+    resolution, failures = read_resolution(folder.config["quantization_config"], is_ours=is_ours)
+    failures += structure.check_cache_scales(folder, layout)
     schemes: dict[str, str | None] = {}
     for unit in layout.units:
         for name in unit.linears:
-            schemes[name], broken = structure.resolve_linear(resolution, name)
+            schemes[name], broken = structure.resolve_linear(resolution, name, is_ours=is_ours)
             failures += broken
         failures += structure.check_siblings(unit, schemes)
         failures += structure.check_fused_name(resolution, unit)
@@ -108,8 +110,8 @@ def _resolve(folder: Folder, layout: Layout) -> tuple[dict[str, str | None], lis
 
 def _read_manifest(folder: Folder) -> tuple[Manifest | None, list[Check]]:
     path = folder.path / manifest.FILE
-    if folder.is_plain and not path.exists():
-        return None, []  # a model like any other, nobody claims that it was exported
+    if not path.exists():
+        return None, []  # of another tool, or no quantized model at all; where it was removed, the sums say so
     try:
         return manifest.read(path), []
     except StageFileError as error:

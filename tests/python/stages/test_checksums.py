@@ -58,6 +58,12 @@ def test_a_missing_file_is_named(out):
     assert "is missing" in failure.text
 
 
+def test_a_missing_manifest_is_named(out):
+    (out / "prismaquant.json").unlink()
+    (failure,) = verify(out).failures
+    assert failure.where == "prismaquant.json"
+
+
 def test_what_is_not_listed_is_free(out):
     (out / "README.md").write_text("served since Monday")
     assert verify(out).ok

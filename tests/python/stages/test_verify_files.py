@@ -72,7 +72,6 @@ FILES = {
         "source-config",
         "rope_theta: is 5.0, the source",
     ),
-    "no manifest": (lambda f: (f.path / MANIFEST).unlink(), "manifest", "prismaquant.json: cannot be read"),
     "half a manifest": (lambda f: f.bytes(MANIFEST, lambda data: data[:99]), "manifest", "is not a JSON document"),
     "other plan": (
         lambda f: f.json(MANIFEST, lambda m: m["plan"]["units"][3].update(scheme="NVFP4A16")),

@@ -31,14 +31,34 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 _IGNORED = {"observer", "observer_kwargs"}
 
+#: The class that takes every Linear. Alone it means the same to all readers.
+_LINEAR = "Linear"
+
+#: What engines accept for keys and values.
+_CACHES = tuple(
+    {"num_bits": 8, "type": "float", "strategy": strategy, "symmetric": True, "dynamic": False}
+    for strategy in ("tensor", "attn_head")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One config group: its name, the scheme that its arguments mean (``None``: none we know), and its targets."""
+    """One config group.
+
+    Attributes
+    ----------
+    scheme
+        What its arguments mean; ``None``: none we know.
+    targets
+        Names and ``re:`` expressions.
+    of_class
+        Whether it also takes every Linear that nothing else names: its target is the class.
+    """
 
     name: str
     scheme: str | None
     targets: tuple[str, ...]
+    of_class: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +69,11 @@ class Resolution:
     ignore: tuple[str, ...]
 
     def groups_of(self, name: str) -> tuple[Group, ...]:
-        """Every group that has a target for the module ``name``."""
-        return tuple(group for group in self.groups if any(_matches(target, name) for target in group.targets))
+        """Every group that has a target for the module ``name``; by its class only what nothing else names."""
+        named = tuple(group for group in self.groups if any(_matches(target, name) for target in group.targets))
+        if named or self.ignored(name) or _is_no_linear(name):
+            return named
+        return tuple(group for group in self.groups if group.of_class)
 
     def ignored(self, name: str) -> bool:
         """Whether the ignore list has the module ``name``; readers let it win over targets."""
@@ -64,15 +87,21 @@ class Resolution:
                     yield group, target
 
 
-def read_resolution(document: Any) -> tuple[Resolution, list[Check]]:
-    """What ``document`` (the ``quantization_config``) says, and the rules that it breaks by itself."""
+def read_resolution(document: Any, *, is_ours: bool = True) -> tuple[Resolution, list[Check]]:
+    """What ``document`` (the ``quantization_config``) says, and the rules that it breaks by itself.
+
+    Parameters
+    ----------
+    is_ours
+        Whether this package wrote it, and so every group has a scheme that it knows.
+    """
     if not isinstance(document, Mapping):
         return Resolution((), ()), [Check("config-keys", _WHERE, "is not an object")]
     failures = list(check_keys(document))
     groups = []
     config_groups = document.get(_GROUPS)
     for name, entry in (config_groups if isinstance(config_groups, Mapping) else {}).items():
-        group, broken = _read_group(name, entry)
+        group, broken = _read_group(name, entry, is_ours=is_ours, is_only=len(config_groups or ()) == 1)
         failures += broken
         if group is not None:
             groups.append(group)
@@ -100,12 +129,15 @@ def check_keys(document: Mapping[str, Any]) -> Iterator[Check]:
             yield wrong("format", " or ".join(map(repr, accepted)))
     if not isinstance(document.get("ignore"), list):
         yield wrong("ignore", "a list")
-    for key in ("kv_cache_scheme", "sparsity_config", "transform_config"):
+    for key in ("sparsity_config", "transform_config"):
         if document.get(key):
             yield wrong(key, "none")
+    cache = document.get("kv_cache_scheme")
+    if cache and not any(_normal(cache) == _normal(known) for known in _CACHES):
+        yield wrong("kv_cache_scheme", "none, or static FP8 per tensor or per head")
 
 
-def _read_group(name: str, entry: Any) -> tuple[Group | None, list[Check]]:
+def _read_group(name: str, entry: Any, *, is_ours: bool, is_only: bool) -> tuple[Group | None, list[Check]]:
     where = f"{_WHERE}.{_GROUPS}.{name}"
     if not isinstance(entry, Mapping) or not isinstance(entry.get("targets"), list) or not entry["targets"]:
         return None, [Check("config-group", where, "is not an object with a list of targets")]
@@ -114,16 +146,17 @@ def _read_group(name: str, entry: Any) -> tuple[Group | None, list[Check]]:
         failures.append(Check("config-group", where, f"has unknown keys {', '.join(unknown)}; readers refuse them"))
     scheme = _recognise(entry)
     if scheme is None:
-        failures.append(
-            Check(
-                "unknown-scheme", where, f"its arguments are none of {', '.join(quantized_schemes())}: {_short(entry)}"
-            )
-        )
+        text = f"its arguments are none of {', '.join(quantized_schemes())}: {_short(entry)}"
+        if not is_ours:
+            text += "; its weights cannot be judged"
+        failures.append(Check("unknown-scheme", where, text, is_warning=not is_ours))
     elif entry.get("format") != (stored := group_arguments(scheme).format):
         failures.append(
             Check("config-group", f"{where}.format", f"is {_short(entry.get('format'))}, {scheme} is {stored!r}")
         )
     targets, broken = _read_patterns(entry["targets"], f"{where}.targets")
+    if is_only and targets == (_LINEAR,):
+        return Group(name, scheme, (), of_class=True), failures + broken
     for target in targets:
         if _is_class(target):
             text = f"{target!r} is the name of a class: readers differ in whether it wins over other targets"
@@ -154,6 +187,12 @@ def _matches(pattern: str, name: str) -> bool:
     return pattern == name
 
 
+def _is_no_linear(name: str) -> bool:
+    """Whether the module is an embedding or a norm, which are of other classes."""
+    last = name.rpartition(".")[2]
+    return "embed" in last or "norm" in last
+
+
 def _is_class(pattern: str) -> bool:
     return not pattern.startswith("re:") and "." not in pattern
 
@@ -179,6 +218,8 @@ def _normal(arguments: Any) -> Any:
         for key, value in arguments.items()
         if key not in _IGNORED and not (key in _DEFAULTS and value == _DEFAULTS[key])
     }
+    if normal.get("symmetric", True):
+        normal.pop("zp_dtype", None)  # there are no zero points
     if isinstance(dtype := normal.get("scale_dtype"), str):
         normal["scale_dtype"] = dtype.removeprefix("torch.")
     return normal

@@ -22,6 +22,7 @@ __all__ = [
     "Layout",
     "UnitNames",
     "check_bystanders",
+    "check_cache_scales",
     "check_config",
     "check_dead_targets",
     "check_fused_name",
@@ -99,13 +100,14 @@ def check_config(config: Mapping[str, Any], source: Mapping[str, Any]) -> Iterat
             yield Check("source-config", f"{_CONFIG}: {key}", f"is {config[key]!r}, the source has {source[key]!r}")
 
 
-def resolve_linear(resolution: Resolution, name: str) -> tuple[str | None, list[Check]]:
-    """The scheme of the Linear ``name``: exactly one group has it, or the ignore list (then BF16), never both.
+def resolve_linear(resolution: Resolution, name: str, *, is_ours: bool = True) -> tuple[str | None, list[Check]]:
+    """The scheme of the Linear ``name``: exactly one group has it, or the ignore list (then BF16).
 
-    ``None`` if that is not so, or the group has no scheme that is known.
+    ``None`` if that is not so, or the group has no scheme that is known. This package never writes a name into both;
+    others do, and every reader lets the ignore list win.
     """
     groups, ignored = resolution.groups_of(name), resolution.ignored(name)
-    if ignored and not groups:
+    if ignored and not (groups and is_ours):
         return BF16, []
     if len(groups) == 1 and not ignored:
         return groups[0].scheme, []
@@ -153,6 +155,23 @@ def check_bystanders(resolution: Resolution, folder: Folder, layout: Layout) -> 
         is_linear = module.endswith(_HEAD) or module.startswith(f"{layout.layers}.")
         if is_linear and not resolution.ignored(module):
             yield Check("unquantized", module, "is not quantized, but not in the ignore list")
+
+
+def check_cache_scales(folder: Folder, layout: Layout) -> Iterator[Check]:
+    """Where keys and values are quantized, their scales are stored."""
+    section = folder.config[_ADDED]
+    if not isinstance(section, Mapping) or not section.get("kv_cache_scheme"):
+        return
+    attentions = {name.rpartition(".")[0] for name in layout.linears if name.endswith(".k_proj")}
+    lacking = [
+        f"{name}.{part}"
+        for name in sorted(attentions)
+        for part in ("k_scale", "v_scale")
+        if part not in folder.parts.get(name, {})
+    ]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        yield Check("cache-scale", f"{lacking[0]}{more}", "is missing; engines take 1, or fail", is_warning=True)
 
 
 def check_dead_targets(resolution: Resolution, layout: Layout) -> Iterator[Check]:
