@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_MENU",
     "FormatInfo",
     "Scheme",
+    "blocks",
     "format_info",
     "get_scheme",
     "list_formats",
@@ -159,6 +160,13 @@ def stored_bytes(scheme: Scheme, rows: int, columns: int) -> int:
     """Bytes of all tensors stored for a Linear ``[rows, columns]`` under ``scheme``: codes, block and global scales."""
     input_global_scale = 4 if scheme.needs_input_amax else 0
     return _weight_bytes(scheme.weight_format, rows, columns) + input_global_scale
+
+
+def blocks(scheme: Scheme) -> tuple[int, int]:
+    """Rows and columns that must stay together under ``scheme``: those that share a scale, or that kernels need."""
+    facts = format_info(scheme.weight_format)
+    rows, columns = (max(1, size, scheme.multiple) for size in (facts.block_rows, facts.block_columns))
+    return rows, columns
 
 
 def why_not(scheme: Scheme, rows: int, columns: int) -> str | None:

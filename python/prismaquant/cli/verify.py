@@ -27,6 +27,9 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the folder to check")
     parser.add_argument("--source", metavar="MODEL", help="the folder it was made from")
+    parser.add_argument(
+        "--tensor-parallel", type=int, default=1, metavar="N", help="devices that share it (default: %(default)s)"
+    )
     add_threads(parser.add_argument_group("machine"))
 
 

@@ -29,6 +29,7 @@ def verify(
     checkpoint: PathLike,
     *,
     source: PathLike | None = None,
+    tensor_parallel: int = 1,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> VerifyReport:
@@ -43,6 +44,8 @@ def verify(
         The written folder.
     source
         The model that it was made from. Without it, what needs the source is left out, and the report says so.
+    tensor_parallel
+        Devices that are to share the model: every Linear must be one that can be divided among them.
     threads
         How many threads decode; ``None``: all.
 
@@ -72,7 +75,7 @@ def verify(
     failures += broken
 
     linears: list[LinearCheck] = []
-    verifier = LinearVerifier(folder, original, written, threads=threads)
+    verifier = LinearVerifier(folder, original, written, tensor_parallel=tensor_parallel, threads=threads)
     for done, unit in enumerate(layout.units):
         progress(Event("verify", done, len(layout.units), unit.name))
         checked, broken = verifier.unit(unit, schemes)

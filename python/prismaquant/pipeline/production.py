@@ -353,10 +353,13 @@ def verify(
     checkpoint: PathLike,
     *,
     source: PathLike | Model | None = None,
+    tensor_parallel: int = 1,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> VerifyReport:
     """Read a written folder back and check it against the rules, and against ``source`` where it is given.
+
+    With ``tensor_parallel`` every Linear must be one that can be divided among so many devices.
 
     A broken rule is a value in the report, not an exception: see ``report.failures`` and
     ``report.raise_for_failures()``. Needs neither torch nor a GPU.
@@ -370,5 +373,9 @@ def verify(
 
     check_threads(threads)
     return run(
-        _folder(checkpoint), source=None if source is None else folder_of(source), threads=threads, progress=progress
+        _folder(checkpoint),
+        source=None if source is None else folder_of(source),
+        tensor_parallel=tensor_parallel,
+        threads=threads,
+        progress=progress,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prismaquant.errors import StageFileError
 from prismaquant.files.plan import Note
-from prismaquant.formats import BF16, Scheme, get_scheme, stored_bytes, unknown_name, why_not
+from prismaquant.formats import BF16, Scheme, get_scheme, stored_bytes, unknown_name
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Candidate, Sensitivity, UnitSensitivity
@@ -75,7 +75,7 @@ class UnitOptions:
 
 def unpriced_options(unit: Unit, menu: Menu) -> UnitOptions:
     """Every scheme of ``menu`` that the shapes of ``unit`` allow, else BF16; from the shapes alone, without prices."""
-    fitting, misfits = _fitting(unit, menu.of(unit))
+    fitting, misfits = _fitting(unit, menu)
     options = tuple(Option(scheme.name, unit_bytes(unit, scheme), None) for scheme in fitting)
     return UnitOptions(unit, options, misfits, unit.name in menu.pinned)
 
@@ -119,7 +119,7 @@ def unit_options(
     """
     if measured is None:
         raise StageFileError("the sensitivity has no such unit", where=unit.name, hint="probe this model again")
-    fitting, misfits = _fitting(unit, menu.of(unit))
+    fitting, misfits = _fitting(unit, menu)
     known = {candidate.scheme: candidate for candidate in measured.candidates}
     errors = {}
     if any(candidate.prices.get(price, 0) < 0 for candidate in measured.candidates):
@@ -143,11 +143,11 @@ def unit_bytes(unit: Unit, scheme: Scheme) -> int:
     return copies * sum(stored_bytes(scheme, linear.rows, linear.columns) for linear in linears)
 
 
-def _fitting(unit: Unit, menu: Sequence[Scheme]) -> tuple[list[Scheme], tuple[tuple[str, str], ...]]:
+def _fitting(unit: Unit, menu: Menu) -> tuple[list[Scheme], tuple[tuple[str, str], ...]]:
     """The schemes of ``menu`` that ``unit`` can take (BF16 if none), and the others with the reason."""
-    misfits = tuple((scheme.name, reason) for scheme in menu if (reason := _misfit(unit, scheme)))
+    misfits = tuple((scheme.name, reason) for scheme in menu.of(unit) if (reason := _misfit(unit, scheme, menu)))
     excluded = {name for name, _ in misfits}
-    return [scheme for scheme in menu if scheme.name not in excluded] or [get_scheme(BF16)], misfits
+    return [scheme for scheme in menu.of(unit) if scheme.name not in excluded] or [get_scheme(BF16)], misfits
 
 
 def _option(unit: Unit, scheme: Scheme, candidate: Candidate | None, error: float, price: str) -> Option:
@@ -182,9 +182,9 @@ def _distinct(unit: Unit) -> tuple[Sequence[Linear], int]:
     return (unit.linears[:3], unit.experts) if unit.experts else (unit.linears, 1)
 
 
-def _misfit(unit: Unit, scheme: Scheme) -> str | None:
+def _misfit(unit: Unit, scheme: Scheme, menu: Menu) -> str | None:
     """Why ``unit`` cannot take ``scheme``: the first reason among its Linears, ``None`` if it can."""
     for linear in _distinct(unit)[0]:
-        if reason := why_not(scheme, linear.rows, linear.columns):
+        if reason := menu.why_not(linear, scheme):
             return f"{linear.name}: {reason}" if len(unit.linears) > 1 else reason
     return None

@@ -6,16 +6,17 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from prismaquant.errors import ArgumentError
 from prismaquant.facts import Device, find_device
 from prismaquant.files.plan import Note
-from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme, why_not
+from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, blocks, get_scheme, why_not
+from prismaquant.model.parallel import why_not_divided
 
 if TYPE_CHECKING:
-    from prismaquant.model import Model, Unit
+    from prismaquant.model import Linear, Model, Unit
 
 __all__ = ["ACTIVATIONS", "Activations", "Menu", "menu_of"]
 
@@ -38,16 +39,30 @@ class Menu:
         format has activations of its own; ``None``: no limit.
     device
         What the plan is for; ``None``: any.
+    devices
+        How many share the model; each must get whole blocks.
+    kv_heads
+        Heads of keys and values; 0: not known.
     """
 
     schemes: tuple[Scheme, ...]
     pinned: dict[str, Scheme]
     share: float | None = None
     device: Device | None = None
+    devices: int = 1
+    kv_heads: int = 0
 
     def of(self, unit: Unit) -> tuple[Scheme, ...]:
         """The schemes that ``unit`` may take if its shapes allow them."""
         return (self.pinned[unit.name],) if unit.name in self.pinned else self.schemes
+
+    def why_not(self, linear: Linear, scheme: Scheme) -> str | None:
+        """Why ``linear`` cannot take ``scheme``; ``None`` if it can."""
+        if reason := why_not(scheme, linear.rows, linear.columns):
+            return reason
+        return why_not_divided(
+            linear.name, (linear.rows, linear.columns), self.devices, blocks=blocks(scheme), kv_heads=self.kv_heads
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,6 +95,7 @@ def menu_of(
     activations: str = "native",
     a16_share: float | None = None,
     target_device: str | None = None,
+    tensor_parallel: int = 1,
     pins: Sequence[str] = (),
 ) -> Menu:
     """The menu that the arguments describe.
@@ -96,6 +112,8 @@ def menu_of(
     target_device
         Name of a device or family: rows that it does not serve are dropped, and of rows that it serves with 16-bit
         activations anyway those that say so are kept.
+    tensor_parallel
+        Devices that share the model.
     pins
         ``"PATTERN=SCHEME"`` each. The pattern is the name of a unit or of a Linear, a glob, or ``re:`` and a regular
         expression that matches from the beginning. A later pin overrides an earlier one.
@@ -121,7 +139,9 @@ def menu_of(
     device = None if target_device is None else find_device(target_device)
     rows = _served(rows, device)
     rows = _with_activations(rows, activations)
-    return Menu(rows, _pinned(model, pins, device), a16_share, device)
+    heads = model.config.get("num_key_value_heads")
+    menu = Menu(rows, {}, a16_share, device, tensor_parallel, heads if isinstance(heads, int) else 0)
+    return replace(menu, pinned=_pinned(model, pins, menu))
 
 
 def _served(rows: tuple[Scheme, ...], device: Device | None) -> tuple[Scheme, ...]:
@@ -156,7 +176,8 @@ def _with_activations(rows: tuple[Scheme, ...], activations: str) -> tuple[Schem
     return tuple(row for row in rows if row.activations is not None or row.weight_format not in native)
 
 
-def _pinned(model: Model, pins: Sequence[str], device: Device | None) -> dict[str, Scheme]:
+def _pinned(model: Model, pins: Sequence[str], menu: Menu) -> dict[str, Scheme]:
+    device = menu.device
     by_linear: dict[str, tuple[str, Scheme]] = {}
     for pin in (pins,) if isinstance(pins, str) else pins:
         pattern, equals, name = pin.rpartition("=")
@@ -180,7 +201,7 @@ def _pinned(model: Model, pins: Sequence[str], device: Device | None) -> dict[st
             )
         for pin, scheme in found_pins:
             for linear in unit.linears:
-                if reason := why_not(scheme, linear.rows, linear.columns):
+                if reason := menu.why_not(linear, scheme):
                     raise ArgumentError(f"pin {pin!r}: {linear.name}: {reason}", hint="pin it to another scheme")
             pinned[unit.name] = scheme
     return pinned

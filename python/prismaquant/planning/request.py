@@ -84,6 +84,7 @@ class Question:
             activations=request.activations,
             a16_share=request.a16_share,
             target_device=request.target_device or (device.name if device else None),
+            tensor_parallel=request.tensor_parallel,
             pins=request.pins,
         )
         budgets = budgets_of(model, bpw=request.bpw, size=request.size, serving=serving)

@@ -216,12 +216,10 @@ def _notes(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note
         if option.scheme == BF16 and dtypes:
             notes.append(Note("rounded-to-bf16", entry.unit.name, f"is rounded from {', '.join(dtypes)} to BF16"))
     for fault in list_faults():
-        concerned = [
-            entry.unit.name
+        if any(
+            option.scheme in fault.schemes and (entry.unit.experts or not fault.experts)
             for entry, option in zip(units, chosen, strict=True)
-            if option.scheme in fault.schemes and (entry.unit.experts or not fault.experts)
-        ]
-        if concerned:
+        ):
             what = f"{fault.engine} {fault.versions} {fault.text} ({', '.join(fault.schemes)})"
             notes.append(Note("engine-fault", "", what))
     raised = sum(entry.raised for entry in units)

@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint(run, made, source, tmp_path):
     ran = run("verify", folder, "--source", source, "--json")
     assert ran.code == 4
     assert ran.document["ok"] is False
-    assert ran.document["failures"][0].keys() == {"rule", "where", "text"}
+    assert ran.document["failures"][0].keys() == {"rule", "where", "text", "is_warning"}
 
 
 def test_a_mistake_of_ours_shows_all_there_is_to_know(run, source, monkeypatch):

@@ -29,12 +29,19 @@ class LinearVerifier:
     """Holds the Linears of ``folder`` to the rules, and to ``source`` and the manifest ``written`` if there are any."""
 
     def __init__(
-        self, folder: Folder, source: Model | None, written: Manifest | None, *, threads: int | None = None
+        self,
+        folder: Folder,
+        source: Model | None,
+        written: Manifest | None,
+        *,
+        tensor_parallel: int = 1,
+        threads: int | None = None,
     ) -> None:
         self._folder = folder
         self._source = source
         self._originals = {} if source is None else {linear.name: linear for linear in source.linears()}
         self._records = {} if written is None else {record.name: record for record in written.linears}
+        self._tensor_parallel = tensor_parallel
         self._threads = threads
 
     def unit(self, unit: UnitNames, schemes: Mapping[str, str | None]) -> tuple[list[LinearCheck], list[Check]]:
@@ -63,6 +70,7 @@ class LinearVerifier:
             original = self._originals.get(name)
             shape = (original.rows, original.columns) if original else rules.stored_shape(scheme, tensors)
             failures = list(rules.check_shapes(name, scheme, shape, tensors))
+            failures += rules.check_parallel(name, scheme, shape, self._tensor_parallel, self._folder.config)
         if failures:
             return {}, failures
         parts = {suffix: (tensors[suffix], self._folder.read(tensors[suffix])) for suffix in suffixes(scheme)}

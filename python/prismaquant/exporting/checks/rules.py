@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,8 @@ import numpy.typing as npt
 from prismaquant.exporting.report import Check
 from prismaquant.exporting.schemes import WEIGHT_PARTS, expected, suffixes, weight_shape
 from prismaquant.files import manifest
-from prismaquant.formats import get_scheme, why_not
+from prismaquant.formats import blocks, get_scheme, why_not
+from prismaquant.model.parallel import why_not_divided
 
 if TYPE_CHECKING:
     from prismaquant.exporting.checks.folder import Folder
@@ -28,6 +29,7 @@ __all__ = [
     "check_copy",
     "check_manifest",
     "check_other_files",
+    "check_parallel",
     "check_passthrough",
     "check_same_weight",
     "check_shapes",
@@ -92,6 +94,17 @@ def check_shapes(
         if found.shape != wanted:
             text = f"is {list(found.shape)}, {scheme} stores {list(wanted)} for {list(shape)}"
             yield Check("tensor-shape", found.name, text)
+
+
+def check_parallel(
+    name: str, scheme: str, shape: tuple[int, int] | None, devices: int, config: Mapping[str, Any]
+) -> Iterator[Check]:
+    """The weight can be divided among ``devices`` without cutting a block."""
+    heads = config.get("num_key_value_heads")
+    if shape is not None and devices > 1:
+        sizes, kv_heads = blocks(get_scheme(scheme)), heads if isinstance(heads, int) else 0
+        if reason := why_not_divided(name, shape, devices, blocks=sizes, kv_heads=kv_heads):
+            yield Check("tensor-parallel", name, f"{scheme}: {reason}")
 
 
 def check_bits(parts: Parts) -> Iterator[Check]:
