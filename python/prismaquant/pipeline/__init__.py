@@ -4,11 +4,11 @@
 what it was made from: a second run with the same inputs uses them again.
 """
 
-from prismaquant.pipeline.analysis import diff, explain, frontier
+from prismaquant.pipeline.decision import diff, explain, frontier, outlook, plan
 from prismaquant.pipeline.inputs import open
 from prismaquant.pipeline.measurement import evaluate, probe
 from prismaquant.pipeline.polishing import polish
-from prismaquant.pipeline.production import convert, export, outlook, plan, serve_command, verify
+from prismaquant.pipeline.production import convert, export, serve_command, verify
 from prismaquant.pipeline.quantization import QuantizeReport, quantize
 
 __all__ = [
