@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from divergence import Evaluation, _replaced
 from network import Network
-from prices import Change, change, priced, together
+from prices import SCHEMES, Change, change, priced, together
 
 import prismaquant as pq
 from prismaquant.calibration.prices import PRICES
@@ -34,7 +34,6 @@ MENUS = {
     "inputs left alone": ("NVFP4A16", "FP8_DYNAMIC", BF16),
     "native inputs": ("NVFP4", "FP8_DYNAMIC", BF16),
 }
-SCHEMES = ("NVFP4A16", "NVFP4", "FP8_DYNAMIC")
 ORACLE = "measured"
 _BATCH = 4  # windows
 

@@ -26,10 +26,13 @@ import prismaquant as pq
 from prismaquant.calibration.inputs import quantize_input
 from prismaquant.calibration.prices import PRICES
 from prismaquant.files.sensitivity import Sensitivity, UnitSensitivity
-from prismaquant.formats import BF16, get_scheme, list_schemes
+from prismaquant.formats import get_scheme
 from prismaquant.pipeline.work import render_cache
 from prismaquant.rendering.cache import RenderCache
 from prismaquant.streaming.tokens import read_tokens
+
+#: What is priced: one of each kind, and what their inputs cost.
+SCHEMES = ("NVFP4A16", "NVFP4", "FP8_DYNAMIC")
 
 Change = tuple[dict[str, torch.Tensor], dict[str, Callable[[torch.Tensor], torch.Tensor]]]
 
@@ -37,13 +40,12 @@ Change = tuple[dict[str, torch.Tensor], dict[str, Callable[[torch.Tensor], torch
 def main() -> None:
     """Measures, prints and writes what the command line asks for."""
     options = _parser().parse_args()
-    schemes = [name for name in list_schemes() if name != BF16]
     model = pq.open(options.model)
     with tempfile.TemporaryDirectory() as work:
         sensitivity = pq.probe(
             model,
             options.calibration,
-            schemes=schemes,
+            schemes=SCHEMES,
             prices=tuple(PRICES),
             samples=options.samples,
             price_samples=options.price_samples,
@@ -55,7 +57,7 @@ def main() -> None:
         text = read_tokens(options.evaluation, model, samples=options.windows, seq_len=options.seq_len).ids
         evaluation = Evaluation(network, torch.from_numpy(text))
         rows = []
-        for scheme in schemes:
+        for scheme in SCHEMES:
             changes = {unit.name: change(cache, model, unit, scheme) for unit in sensitivity.units}
             single = {name: float(evaluation.kl(*of_unit).mean()) for name, of_unit in changes.items()}
             joint = float(evaluation.kl(*together(list(changes.values()))).mean())
