@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -27,8 +27,10 @@ def preflight(out: Path, *, source: Path, nbytes: int, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def publishing(out: Path, *, source: Path, nbytes: int, force: bool) -> Iterator[Path]:
-    """Give a new empty folder to fill; when the ``with`` block ends without an error it becomes ``out``.
+def publishing(
+    out: Path, *, source: Path, nbytes: int, force: bool, keep: Callable[[Path], bool] = lambda _: False
+) -> Iterator[Path]:
+    """Give a new folder to fill; when the ``with`` block ends without an error it becomes ``out``.
 
     On any exception, Ctrl-C included, the new folder is removed and ``out`` is as it was.
 
@@ -40,6 +42,8 @@ def publishing(out: Path, *, source: Path, nbytes: int, force: bool) -> Iterator
         Bytes that are going to be written.
     force
         Whether an existing model folder at ``out`` may be replaced, once the new one is complete.
+    keep
+        Whether what a killed run left in its folder may stay; else the folder is empty.
 
     Raises
     ------
@@ -54,10 +58,10 @@ def publishing(out: Path, *, source: Path, nbytes: int, force: bool) -> Iterator
     old = out.with_name(f"{out.name}.partial.old")
     with _locked(out, partial):
         try:
-            _tidy(out, partial, old)
+            _tidy(out, partial, old, keep)
             # Looked at again under the lock: another process may have published meanwhile.
             _check_place(out, source, force)
-            partial.mkdir()
+            partial.mkdir(exist_ok=True)
             yield partial
             _flush(partial)
             _replace(out, partial, old)
@@ -86,13 +90,18 @@ def _check_place(out: Path, source: Path, force: bool) -> None:
 
 def _check_room(out: Path, nbytes: int) -> None:
     existing = next(path for path in out.parents if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(existing).free + _leftover(out)
     if free < nbytes + _MARGIN:
         raise RefusedError(
             f"{format_bytes(nbytes + _MARGIN)} needed, {format_bytes(free)} free",
             where=str(existing),
             hint="free some space, or choose an output folder on another disk",
         )
+
+
+def _leftover(out: Path) -> int:
+    """Bytes on the disk that a killed run left, which are used again or removed."""
+    return sum(path.stat().st_blocks * 512 for path in out.with_name(f"{out.name}.partial").rglob("*"))
 
 
 @contextlib.contextmanager
@@ -117,12 +126,12 @@ def _locked(out: Path, partial: Path) -> Iterator[None]:
         lock.release()
 
 
-def _tidy(out: Path, partial: Path, old: Path) -> None:
-    """Remove what a killed run left; if it died between the two renames of `_replace`, put the old folder back."""
+def _tidy(out: Path, partial: Path, old: Path, keep: Callable[[Path], bool]) -> None:
+    """Remove what a killed run left, but for what is kept; if it died between two renames, put the old folder back."""
     if old.exists() and not out.exists():
         old.rename(out)
     for leftover in (partial, old):
-        if leftover.exists():
+        if leftover.exists() and not (leftover == partial and keep(partial)):
             shutil.rmtree(leftover)
 
 

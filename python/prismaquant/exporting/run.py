@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from prismaquant.errors import ModelError, RefusedError, StageFileError
 from prismaquant.exporting import config, copy, schemes, shards
 from prismaquant.exporting.checksums import write_checksums
+from prismaquant.exporting.journal import Journal
 from prismaquant.exporting.publish import publishing
 from prismaquant.files import manifest
+from prismaquant.files.fingerprint import fingerprint
 from prismaquant.files.manifest import LinearRecord, Manifest
 from prismaquant.formats import BF16, get_scheme, why_not
 from prismaquant.progress import Event, Progress, silent
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from prismaquant.types import Array
 
 __all__ = ["ExportReport", "export"]
+
+#: So much is written again at most after a run was killed.
+_SYNC_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ def export(
 ) -> ExportReport:
     """Write ``model`` as ``plan`` says into the new folder ``out``, which appears complete or not at all.
 
-    The same model, plan and ``shard_size`` give the same bytes, for any number of threads.
+    The same model, plan and ``shard_size`` give the same bytes, for any number of threads, and whether or not a run
+    before was killed: what it had written by then is used.
 
     Parameters
     ----------
@@ -90,18 +96,32 @@ def export(
     layout = shards.lay_out(_entries(model, scheme_of), shard_size)
     documents = {config.FILE: config.config_json(model, plan), shards.INDEX: shards.index(layout)}
     nbytes = sum(shard.nbytes for shard in layout) + sum(map(len, documents.values())) + copy.nbytes(model)
-    with publishing(Path(out), source=model.path, nbytes=nbytes, force=force) as folder:
+    journal = Journal(_key(model, plan, layout, input_scales, polish))
+    with publishing(Path(out), source=model.path, nbytes=nbytes, force=force, keep=journal.matches) as folder:
         records: list[LinearRecord] = []
+        written_before = journal.open(folder)
         with shards.ShardWriter(folder, layout) as writer:
             for done, unit in enumerate(model.units):
                 progress(Event("export", done, len(model.units), unit.name))
                 scheme = scheme_of[unit.name]
+                if unit.name in written_before:
+                    _skip(writer, unit, scheme)
+                    records += written_before[unit.name]
+                    continue
+                fresh = []
                 for linear, parts, error in _render(model, unit, scheme, plan.preset, input_scales, cache, threads):
                     for suffix, data in parts.items():
                         writer.write(f"{linear}.{suffix}", data)
-                    records.append(LinearRecord(linear, scheme, sum(data.nbytes for data in parts.values()), error))
+                    fresh.append(LinearRecord(linear, scheme, sum(data.nbytes for data in parts.values()), error))
+                records += fresh
+                _note(journal, writer, unit.name, fresh)
             for name in model.passthrough:
-                writer.write(name, model.read_bytes(name))
+                if name in written_before:
+                    writer.skip(name)
+                else:
+                    writer.write(name, model.read_bytes(name))
+                    _note(journal, writer, name)
+        journal.close()
         for name, document in documents.items():
             (folder / name).write_bytes(document)
         copy.copy_other_files(model, folder)
@@ -111,6 +131,33 @@ def export(
         write_checksums(folder)
     progress(Event("export", len(model.units), len(model.units)))
     return ExportReport(Path(out), written)
+
+
+def _key(
+    model: Model,
+    plan: Plan,
+    layout: tuple[shards.Shard, ...],
+    input_scales: dict[str, float],
+    polish: Polish | None,
+) -> str:
+    """Of all that the bytes of the tensors depend on."""
+    is_polished = polish is not None and polish.accepted
+    parts = [model.fingerprint, plan.fingerprint, repr(sorted(input_scales.items())), repr(is_polished)]
+    return fingerprint([*(part.encode() for part in parts), *(shards.header(shard.entries) for shard in layout)])
+
+
+def _skip(writer: shards.ShardWriter, unit: Unit, scheme: str) -> None:
+    for linear in unit.linears:
+        for suffix in schemes.expected(scheme, linear.rows, linear.columns):
+            writer.skip(f"{linear.name}.{suffix}")
+
+
+def _note(journal: Journal, writer: shards.ShardWriter, name: str, records: Sequence[LinearRecord] = ()) -> None:
+    """Note that ``name`` was written, and now and then have the disk take all of it."""
+    journal.add(name, records)
+    if writer.unsynced >= _SYNC_BYTES:
+        writer.sync()
+        journal.commit()
 
 
 def _check(model: Model, plan: Plan) -> None:

@@ -108,9 +108,10 @@ def index(shards: Sequence[Shard]) -> bytes:
 
 
 class ShardWriter:
-    """Writes the files of ``shards`` into ``folder``, which must not have them yet.
+    """Writes the files of ``shards`` into ``folder``, where a run that was killed may have begun them.
 
-    Used with ``with``: the headers are written on entry; on exit without an error every tensor must have been written.
+    Used with ``with``: the headers are written on entry; on exit without an error every tensor must have been written,
+    or skipped.
     """
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
@@ -118,11 +119,13 @@ class ShardWriter:
         self._shards = shards
         self._files = contextlib.ExitStack()
         self._waiting: dict[str, tuple[int, int, int]] = {}  # name -> descriptor, offset in the file, bytes
+        self._unsynced: dict[int, int] = {}  # descriptor -> bytes that the disk may not have taken yet
 
     def __enter__(self) -> ShardWriter:
         with contextlib.ExitStack() as opened:
             for shard in self._shards:
-                descriptor = opened.enter_context((self._folder / shard.file).open("xb")).fileno()
+                path = self._folder / shard.file
+                descriptor = opened.enter_context(path.open("r+b" if path.exists() else "xb")).fileno()
                 start = header(shard.entries)
                 _write(descriptor, 0, memoryview(start))
                 for entry, begin in _places(shard.entries):
@@ -144,7 +147,23 @@ class ShardWriter:
         if data.nbytes != nbytes:
             raise ShapeError(f"has {data.nbytes} bytes, the header says {nbytes}", where=name)
         _write(descriptor, offset, data.reshape(-1).view(np.uint8).data)
+        self._unsynced[descriptor] = self._unsynced.get(descriptor, 0) + nbytes
         del self._waiting[name]
+
+    def skip(self, name: str) -> None:
+        """Leave the tensor ``name`` as an earlier run has written it."""
+        del self._waiting[name]
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes that the disk may not have taken yet."""
+        return sum(self._unsynced.values())
+
+    def sync(self) -> None:
+        """Have the disk take everything that was written."""
+        for descriptor in self._unsynced:
+            os.fsync(descriptor)
+        self._unsynced.clear()
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
         with self._files:
