@@ -25,7 +25,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """``--plan``, the recipe."""
-    parser.add_argument("--plan", required=True, metavar="RECIPE", help="made by 'prismaquant plan'")
+    parser.add_argument(
+        "--plan", required=True, metavar="RECIPE", help="made by 'prismaquant plan', or an exported folder"
+    )
 
 
 def add_sensitivity(parser: argparse.ArgumentParser) -> None:

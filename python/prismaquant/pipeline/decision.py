@@ -12,6 +12,7 @@ from prismaquant.pipeline.inputs import (
     menu_of,
     open,
     plan_of,
+    read_plan,
     read_sensitivity,
     sensitivity_of,
 )
@@ -233,18 +234,7 @@ def diff(before: PathLike | Plan, after: PathLike | Plan) -> Difference:
     """
     from prismaquant.planning import difference
 
-    return difference(_plan_in(before), _plan_in(after))
-
-
-def _plan_in(place: PathLike | Plan) -> Plan:
-    from prismaquant.files import manifest
-    from prismaquant.files import plan as file
-    from prismaquant.files.plan import Plan
-
-    if isinstance(place, Plan):
-        return place
-    path = Path(place)
-    return manifest.read(path / manifest.FILE).plan if path.is_dir() else file.read(path)
+    return difference(read_plan(before), read_plan(after))
 
 
 def explain(
@@ -261,7 +251,7 @@ def explain(
     Parameters
     ----------
     plan
-        Result of `plan`, or its file (the recipe).
+        Result of `plan`, its file (the recipe), or a folder that was exported by it.
     sensitivity
         What it was made from.
     unit

@@ -26,6 +26,7 @@ __all__ = [
     "menu_of",
     "open",
     "plan_of",
+    "read_plan",
     "read_sensitivity",
     "require_extra",
     "sensitivity_of",
@@ -79,14 +80,25 @@ def read_sensitivity(sensitivity: PathLike | Sensitivity, model: Model) -> Sensi
     return found
 
 
-def plan_of(plan: PathLike | Plan, model: Model) -> Plan:
-    """The plan, read if it is a file; a file of another model is named."""
+def read_plan(place: PathLike | Plan) -> Plan:
+    """The plan: itself, in a recipe, or in the manifest of a folder that was exported by it."""
+    from prismaquant.files import manifest
     from prismaquant.files import plan as file
     from prismaquant.files.plan import Plan
 
+    if isinstance(place, Plan):
+        return place
+    path = Path(place)
+    return manifest.read(path / manifest.FILE).plan if path.is_dir() else file.read(path)
+
+
+def plan_of(plan: PathLike | Plan, model: Model) -> Plan:
+    """`read_plan`; a file of another model is named."""
+    from prismaquant.files.plan import Plan
+
+    found = read_plan(plan)
     if isinstance(plan, Plan):
         return plan
-    found = file.read(Path(plan))
     if found.model != model.fingerprint:
         raise _of_another_model(Path(plan), found.model, model, "plan again for this model")
     return found

@@ -86,11 +86,6 @@ def _candidates(
     from prismaquant.planning import frontier, plan
 
     yield "plan", decided
-    smallest = frontier(model, sensitivity, request, points=2, resamples=0).vertices[0].bytes
-    for number in range(points - 1):
-        size = smallest + (decided.bytes - smallest) * number // (points - 1)
-        passthrough = sum(model.tensors[name].nbytes for name in model.passthrough)
-        yield "frontier", plan(model, sensitivity, replace(request, bpw=None, max_loss=None, size=size + passthrough))
     for scheme in decided.menu:
         uniform = replace(
             request, bpw=None, size=None, fit=None, max_loss=None, max_read=None, a16_share=None, schemes=(scheme,)
@@ -98,6 +93,11 @@ def _candidates(
         made = plan(model, sensitivity, replace(uniform, activations="auto"))
         if scheme != BF16 and _keeps(scheme, made, decided, request):
             yield scheme, made
+    smallest = frontier(model, sensitivity, request, points=2, resamples=0).vertices[0].bytes
+    for number in range(points - 1):
+        size = smallest + (decided.bytes - smallest) * number // (points - 1)
+        passthrough = sum(model.tensors[name].nbytes for name in model.passthrough)
+        yield "frontier", plan(model, sensitivity, replace(request, bpw=None, max_loss=None, size=size + passthrough))
 
 
 def _keeps(scheme: str, uniform: Plan, decided: Plan, request: Request) -> bool:

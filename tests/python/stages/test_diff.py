@@ -52,5 +52,6 @@ def test_recipes_and_folders_are_read(tmp_path):
     plan_file.write(tmp_path / "recipe.json", cycled(source, ["FP8_DYNAMIC", "BF16"]))
     found = pq.diff(tmp_path / "out", tmp_path / "recipe.json")
     assert len(found.units) == len(source.units) // 2
+    assert pq.diff(tmp_path / "out", tmp_path / "out").units == ()
     with pytest.raises(StageFileError):
         pq.diff(tmp_path / "source", tmp_path / "recipe.json")
