@@ -93,15 +93,18 @@ class Engine:
         Share of a device that it takes by default.
     cache_block
         Tokens of keys and values that are kept or freed together.
+    large_device
+        Bytes of a device from which on its steps are long.
     batched_tokens, sequences
-        Most tokens, and most sequences, of one step.
+        Most tokens, and most sequences, of one step: on smaller devices, and on large ones.
     """
 
     name: str
     memory_utilization: float
     cache_block: int
-    batched_tokens: int
-    sequences: int
+    large_device: int
+    batched_tokens: tuple[int, int]
+    sequences: tuple[int, int]
     source: str
     date: date
 
@@ -194,7 +197,9 @@ def find_cache(name: str) -> CacheDtype:
 
 
 def _find(kind: str, name: str, known: Iterable[Named]) -> Named:
-    by_key = {_key(entry.name): entry for entry in known}
+    by_key: dict[str, Named] = {}
+    for entry in known:
+        by_key.setdefault(_key(entry.name), entry)  # of a device and a family that share a name, the device
     found = by_key.get(_key(name))
     if found is None:
         names = ", ".join(entry.name for entry in by_key.values())

@@ -34,10 +34,8 @@ __all__ = [
     "serving_of",
 ]
 
-_GIB = 2**30
-_LARGE_DEVICE = 70 * _GIB  # vLLM's steps are longer from here on
+#: Parts of the names of tensors that are divided among devices although they are in no unit.
 _DIVIDED = ("embed", "lm_head", ".experts.")
-_SMALL_STEP = {"batched_tokens": 2048, "sequences": 256}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,12 @@ class Serving:
         Devices that share the model.
     memory
         Bytes of one of them; ``None``: any.
+    reserve
+        Bytes of one that neither weights nor KV cache may take; ``None``: an estimate of the activations.
     device
         If it was named.
+    engine
+        Whose sizes count.
     """
 
     context: int
@@ -254,7 +256,7 @@ def _layer_bytes(layer: LayerCache, serving: Serving) -> int:
         return -(-layer.state_bytes * heads_here // layer.heads)
     tokens = serving.context
     if layer.kind == "sliding":
-        tokens = min(tokens, layer.window - 1 + _step(serving)["batched_tokens"])
+        tokens = min(tokens, layer.window - 1 + _step(serving)[0])
     block = serving.engine.cache_block
     bits = -(-tokens // block) * block * layer.elements * heads_here // layer.heads * serving.kv.bits
     return math.ceil(bits / 8)
@@ -263,22 +265,22 @@ def _layer_bytes(layer: LayerCache, serving: Serving) -> int:
 def _reserved(model: Model, serving: Serving) -> int:
     if serving.reserve is not None:
         return serving.reserve
-    step = _step(serving)
+    batched_tokens, sequences = _step(serving)
     hidden = model.config.get("hidden_size")
     vocabulary = model.config.get("vocab_size")
     widest = max((_fused_rows(unit) for unit in model.units), default=0)
     per_token = 2 * (2 * (hidden if isinstance(hidden, int) else 0) + widest)
     logits = 4 * (vocabulary if isinstance(vocabulary, int) else 0)
-    tokens = min(step["batched_tokens"], serving.context * serving.concurrency)
-    return (tokens * per_token + min(step["sequences"], tokens) * logits) // serving.tensor_parallel
+    tokens = min(batched_tokens, serving.context * serving.concurrency)
+    return (tokens * per_token + min(sequences, tokens) * logits) // serving.tensor_parallel
 
 
 def _fused_rows(unit: Unit) -> int:
     return sum(linear.rows for linear in (unit.linears[:2] if unit.experts else unit.linears))
 
 
-def _step(serving: Serving) -> dict[str, int]:
-    """Most tokens and sequences of one step of the engine."""
-    if serving.memory is not None and serving.memory < _LARGE_DEVICE:
-        return _SMALL_STEP
-    return {"batched_tokens": serving.engine.batched_tokens, "sequences": serving.engine.sequences}
+def _step(serving: Serving) -> tuple[int, int]:
+    """Most tokens and sequences of one step of the engine; where the device is not known, of a large one."""
+    engine = serving.engine
+    kind = 1 if serving.memory is None or serving.memory >= engine.large_device else 0
+    return engine.batched_tokens[kind], engine.sequences[kind]

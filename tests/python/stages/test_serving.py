@@ -156,6 +156,7 @@ def test_a_device_leaves_room_for_cache_engine_and_weights():
     found = _footprint(model, fit="10MB", context=1024, reserve="1MB")
     assert (found.memory, found.activations) == (10_000_000, 1_000_000)
     assert found.left == 9_200_000 - found.resident - found.cache[0].bytes - 1_000_000
+    assert _footprint(model, fit="GB10").memory == 128 * 10**9  # the device, not the family of that name
     named = _footprint(model, fit="RTX-4090")
     assert (named.memory, named.bandwidth) == (24 * 10**9, 1008 * 10**9)
 
