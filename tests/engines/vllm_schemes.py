@@ -1,0 +1,62 @@
+"""Which scheme vLLM's own code chooses for every layer of a written folder, under the names by which it asks.
+
+    python vllm_schemes.py FOLDER EXPECTED.json      (in an environment with vLLM; see tests/engines.sh)
+
+``EXPECTED.json`` maps the name of each layer, fused as vLLM fuses it, to the class that has to serve it; ``null`` is a
+layer that is not quantized. Prints what was found as a JSON object, and ends with 1 if something else was expected.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from vllm.model_executor.layers.quantization.compressed_tensors import compressed_tensors
+from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors import CompressedTensorsConfig
+from vllm.model_executor.layers.quantization.compressed_tensors.schemes import CompressedTensorsScheme
+
+FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
+_CLASSES = {"qkv_proj": "QKVParallelLinear", "gate_up_proj": "MergedColumnParallelLinear", "lm_head": "ParallelLMHead"}
+
+
+def layer_of(name: str) -> torch.nn.Module:
+    """A module of the class name that vLLM has for the layer: that is all that the choice looks at."""
+    kind = _CLASSES.get(name.rpartition(".")[2], "RowParallelLinear")
+    return type(kind, (torch.nn.Linear,), {})(1, 1)
+
+
+def without_kernels(stack: ExitStack) -> None:
+    """Schemes choose their kernels when they are made, for the device at hand; neither is in question here."""
+
+    def note(self: Any, *_: Any, use_a16: bool = False, **__: Any) -> None:
+        self.use_a16 = use_a16
+
+    for found in vars(compressed_tensors).values():
+        if isinstance(found, type) and issubclass(found, CompressedTensorsScheme):
+            stack.enter_context(mock.patch.object(found, "__init__", note))
+    stack.enter_context(mock.patch.object(CompressedTensorsConfig, "_check_scheme_supported", return_value=True))
+
+
+def main(folder: Path, expected: dict[str, str | None]) -> int:
+    section = json.loads((folder / "config.json").read_text())["quantization_config"]
+    config = CompressedTensorsConfig.from_config(section)
+    config.packed_modules_mapping = FUSED
+    found: dict[str, str | None] = {}
+    with ExitStack() as stack:
+        without_kernels(stack)
+        for name in expected:
+            ignored = compressed_tensors.should_ignore_layer(name, ignore=config.ignore, fused_mapping=FUSED)
+            scheme = None if ignored else config.get_scheme(layer=layer_of(name), layer_name=name)
+            a16 = " (16-bit activations)" if getattr(scheme, "use_a16", False) else ""
+            found[name] = None if scheme is None else f"{type(scheme).__name__}{a16}"
+    json.dump(found, sys.stdout, indent=1)
+    return int(found != expected)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())))
