@@ -37,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     network = Network.load(options.model)
     # What `read_tokens` looks at; `pq.open` would refuse architectures that cannot be exported.
-    model = SimpleNamespace(path=options.model, config=network.model.config.to_dict())
+    model = SimpleNamespace(path=options.model, text_config=network.model.config.to_dict())
     if options.outliers:
         plant_outliers(network)
     length = options.seq_len

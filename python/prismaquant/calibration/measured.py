@@ -216,7 +216,7 @@ class _Run:
                     how = ServedInput(scheme.activations, known.input_global_scale)
                     served = dict.fromkeys((linear.name for linear in unit.linears), how)
                 with (
-                    with_weights(self._skeleton.causal, weights),
+                    with_weights(self._skeleton, weights),
                     served_inputs(self._linears[layer], self._banks[layer], served, self._threads),
                 ):
                     self._advance(layer, [(_input(layer, x), change.state(x), x) for x in self._batches])

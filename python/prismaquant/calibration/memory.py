@@ -37,7 +37,7 @@ def hidden_size(model: Model) -> int:
     ModelError
         ``config.json`` does not say it.
     """
-    width = model.config.get("hidden_size")
+    width = model.text_config.get("hidden_size")
     if not isinstance(width, int):
         raise ModelError(f"hidden_size is {width!r}, expected a number", where=str(model.path / "config.json"))
     return width

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from prismaquant.errors import MissingExtraError, ModelError
 from prismaquant.evaluation.experts import decoded_experts
+from prismaquant.streaming.model_class import model_class, read_config
 from prismaquant.streaming.quiet import quiet
 
 __all__ = ["load"]
@@ -47,7 +48,7 @@ def load(folder: Path) -> PreTrainedModel:
         raise ModelError("is not a folder", where=str(folder), hint="give the folder of a Hugging Face model")
     with quiet(), decoded_experts(folder) as readable:
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = model_class(read_config(readable)).from_pretrained(
                 readable,
                 dtype="auto",
                 local_files_only=True,

@@ -112,7 +112,7 @@ def _measure(source: Model, checkpoint: Path, ids: torch.Tensor, progress: Progr
     progress(Event("evaluate", 0, len(ids), "loading"))
     folders = source.path, checkpoint
     models = [load(folder) for folder in folders]
-    batch = max(1, _BATCH_LOGITS // (int(source.config["vocab_size"]) * ids.shape[1]))
+    batch = max(1, _BATCH_LOGITS // (int(source.text_config["vocab_size"]) * ids.shape[1]))
     parts = []
     for done in range(0, len(ids), batch):
         windows = ids[done : done + batch]

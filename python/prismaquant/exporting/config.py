@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
     from prismaquant.model import Model
 
-__all__ = ["COMPRESSED_TENSORS", "DTYPE", "DTYPE_KEYS", "FILE", "KEY", "config_json", "quantization_config"]
+__all__ = [
+    "COMPRESSED_TENSORS",
+    "DTYPE",
+    "DTYPE_KEYS",
+    "FILE",
+    "KEY",
+    "config_json",
+    "quantization_config",
+    "with_dtype",
+]
 
 FILE = "config.json"
 
@@ -35,6 +44,8 @@ DTYPE_KEYS = ("dtype", "torch_dtype")
 
 #: Parts that may stand, repeated, before ``layers``: transformers and vLLM nest a language model in different orders.
 _PREFIXES = ("model", "language_model")
+
+_WRAPPED = "|".join(f"{prefix}[.]" for prefix in _PREFIXES)
 
 #: In the place of a name: the number of any expert.
 _NUMBER = "#"
@@ -55,9 +66,16 @@ def config_json(model: Model, plan: Plan) -> bytes:
     section = quantization_config(model, {unit.name: unit.scheme for unit in plan.units})
     if section is None:
         return (model.path / FILE).read_bytes()
-    dtype = dict.fromkeys([key for key in DTYPE_KEYS if key in model.config], DTYPE)
-    document = {**model.config, **dtype, KEY: section}
+    document = {**with_dtype(model.config), KEY: section}
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def with_dtype(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` with the dtype of a quantized folder wherever it has one: for the whole, and for a tower."""
+    return {
+        key: DTYPE if key in DTYPE_KEYS else with_dtype(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+    }
 
 
 def quantization_config(model: Model, scheme_of: Mapping[str, str]) -> dict[str, Any] | None:
@@ -84,7 +102,12 @@ def quantization_config(model: Model, scheme_of: Mapping[str, str]) -> dict[str,
         "kv_cache_scheme": None,
         # Two digits: some readers sort the names, and group_10 would come before group_2.
         "config_groups": {f"group_{number:02d}": group for number, group in enumerate(groups)},
-        "ignore": ["re:.*lm_head$", *_unit_names(model, scheme_of, BF16), *_other_names(model)],
+        "ignore": [
+            "re:.*lm_head$",
+            *_unit_names(model, scheme_of, BF16),
+            *_other_names(model),
+            *(f"re:^(?:{_WRAPPED})*{re.escape(name)}(?:[.].*)?$" for name in model.outside),
+        ],
     }
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prismaquant.errors import ModelError
 from prismaquant.exporting.checks.folder import Folder, read_folder
 from prismaquant.facts import find_cache, list_faults
 from prismaquant.files import manifest
 from prismaquant.files.plan import Plan
+from prismaquant.model.architectures import find_architecture
+from prismaquant.model.folder import CONFIG
 
 __all__ = ["ServeCommand", "serve_command"]
+
+#: Fields of ``config.json``, of which a model has one.
+_FURTHER_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def serve_command(
         arguments += ["--kv-cache-dtype", find_cache(kv).name]
     if tensor_parallel is not None and tensor_parallel > 1:
         arguments += ["--tensor-parallel-size", str(tensor_parallel)]
-    if further := _further_layers(folder.config):
+    if further := _further_layers(folder):
         arguments += ["--speculative-config", f'{{"method": "mtp", "num_speculative_tokens": {further}}}']
     has_tower = any(key.endswith("_config") and key.startswith(("vision", "audio")) for key in folder.config)
     if has_tower and text_only:
@@ -83,10 +87,13 @@ def _plan(folder: Folder) -> Plan | None:
     return manifest.read(path).plan if path.exists() else None
 
 
-def _further_layers(config: dict[str, Any]) -> int:
+def _further_layers(folder: Folder) -> int:
     """How many layers predict further tokens (MTP)."""
-    found = config.get("num_nextn_predict_layers")
-    return found if isinstance(found, int) else 0
+    try:
+        config = find_architecture(folder.config, CONFIG).text_config(folder.config)
+    except ModelError:  # of an architecture that has no entry
+        config = folder.config
+    return next((config[name] for name in _FURTHER_LAYERS if isinstance(config.get(name), int)), 0)
 
 
 def _faults(plan: Plan | None) -> list[str]:

@@ -27,6 +27,8 @@ __all__ = ["Model", "open_model"]
 
 _SAMPLE = 4096  # bytes of each tensor that the fingerprint sees
 _OPEN = 128  # shards that are open at the same time
+_WRAPPERS = ("model", "language_model")  # around the language model, in an order that differs between models
+_LANGUAGE = ("layers", "embed_tokens", "norm", "lm_head")  # its own modules
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +41,8 @@ class Model:
         The folder, absolute.
     config
         Content of ``config.json``.
+    text_config
+        What it says of the language model: itself, or a part of it in models that also see or hear.
     architecture
         The data entry that named the units.
     tensors
@@ -53,6 +57,7 @@ class Model:
 
     path: Path
     config: dict[str, Any]
+    text_config: dict[str, Any]
     architecture: Architecture
     tensors: dict[str, TensorInfo]
     units: tuple[Unit, ...]
@@ -99,6 +104,16 @@ class Model:
             if not is_further and place not in self.architecture.kept:
                 found.append(name)
         return tuple(found)
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Modules with matrices that are outside of the language model: towers, projectors, MTP layers; sorted."""
+        found = set()
+        for name in self.passthrough:
+            parts = [part for part in name.split(".")[:-1] if part not in _WRAPPERS]
+            if parts and parts[0] not in _LANGUAGE and is_matrix(self.tensors[name]):
+                found.add(parts[0])
+        return tuple(sorted(found))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -220,7 +235,8 @@ def _open(folder: Path) -> Model:
     data, config = folders.read_config(folder)
     where = str(folder / folders.CONFIG)
     architecture = find_architecture(config, where)
-    num_layers = config.get("num_hidden_layers")
+    text_config = architecture.text_config(config)
+    num_layers = text_config.get("num_hidden_layers")
     if type(num_layers) is not int or num_layers < 1:
         raise ModelError(
             f"num_hidden_layers is {num_layers!r}, expected a positive integer",
@@ -229,12 +245,13 @@ def _open(folder: Path) -> Model:
         )
     shards = read_shards(folder)
     tensors = collect_tensors(shards, folder)
-    units = find_units(tensors, architecture, config, num_layers, folder)
+    units = find_units(tensors, architecture, text_config, num_layers, folder)
     weights = {linear.weight.name for unit in units for linear in unit.linears}
     headers = (part for shard in shards for part in (shard.header, str(shard.size).encode()))
     return Model(
         path=folder,
         config=config,
+        text_config=text_config,
         architecture=architecture,
         tensors=tensors,
         units=units,

@@ -139,7 +139,7 @@ def menu_of(
     device = None if target_device is None else find_device(target_device)
     rows = _served(rows, device)
     rows = _with_activations(rows, activations)
-    heads = model.config.get("num_key_value_heads")
+    heads = model.text_config.get("num_key_value_heads")
     menu = Menu(rows, {}, a16_share, device, tensor_parallel, heads if isinstance(heads, int) else 0)
     return replace(menu, pinned=_pinned(model, pins, menu))
 

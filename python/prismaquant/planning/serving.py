@@ -139,7 +139,7 @@ def serving_of(
             memory = parse_bytes(fit)
             if memory <= 0:
                 raise ArgumentError(f"fit is {fit}, expected the memory of a device", hint="for example 24GiB")
-    longest = longest_context(model.config)
+    longest = longest_context(model.text_config)
     tokens = (longest or 0) if context is None else parse_context(context)
     if context is not None and longest is not None and tokens > longest:
         raise ArgumentError(f"context is {tokens} tokens", hint=f"the model was made for up to {longest}")
@@ -217,7 +217,7 @@ def passthrough_bytes(model: Model, tensor_parallel: int = 1) -> int:
 def active_share(model: Model, unit: Unit) -> tuple[int, int]:
     """Share of the unit that one token uses, as a fraction: its chosen experts of all of them."""
     names = ("num_experts_per_tok", "experts_per_token")
-    chosen = next((model.config[name] for name in names if name in model.config), 0)
+    chosen = next((model.text_config[name] for name in names if name in model.text_config), 0)
     if not unit.experts or type(chosen) is not int or not 0 < chosen <= unit.experts:
         return (1, 1)
     return (chosen, unit.experts)
@@ -242,7 +242,7 @@ def read_per_token(model: Model, chosen: Mapping[str, int]) -> int:
 def _cache_shares(model: Model, serving: Serving) -> tuple[CacheShare, ...]:
     where = f"{model.path / 'config.json'}"
     totals: dict[str, list[int]] = {}
-    for layer in layer_caches(model.config, model.architecture, model.num_layers, where):
+    for layer in layer_caches(model.text_config, model.architecture, model.num_layers, where):
         found = totals.setdefault(layer.kind, [0, 0])
         found[0] += 1
         found[1] += _layer_bytes(layer, serving) * serving.concurrency
@@ -266,8 +266,8 @@ def _reserved(model: Model, serving: Serving) -> int:
     if serving.reserve is not None:
         return serving.reserve
     batched_tokens, sequences = _step(serving)
-    hidden = model.config.get("hidden_size")
-    vocabulary = model.config.get("vocab_size")
+    hidden = model.text_config.get("hidden_size")
+    vocabulary = model.text_config.get("vocab_size")
     widest = max((_fused_rows(unit) for unit in model.units), default=0)
     per_token = 2 * (2 * (hidden if isinstance(hidden, int) else 0) + widest)
     logits = 4 * (vocabulary if isinstance(vocabulary, int) else 0)

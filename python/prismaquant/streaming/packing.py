@@ -101,7 +101,7 @@ def check_ids(ids: npt.NDArray[Any], model: Model, where: str) -> None:
     ModelError
         If ``config.json`` does not give the size of the vocabulary.
     """
-    vocabulary = model.config.get("vocab_size")
+    vocabulary = model.text_config.get("vocab_size")
     if not isinstance(vocabulary, int):
         raise ModelError(f"vocab_size is {vocabulary!r}, expected a number", where=str(model.path / "config.json"))
     if ids.size == 0:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import GenerationConfig
 
 from prismaquant.environment import machine_memory
 from prismaquant.errors import ModelError, RefusedError
 from prismaquant.quantity import format_bytes
+from prismaquant.streaming.model_class import model_class, read_config
 from prismaquant.streaming.packing import Packed, check_ids
 from prismaquant.streaming.quiet import quiet
 
@@ -49,7 +50,7 @@ def sample(model: Model, tokenizer: Tokenizer, windows: int, seq_len: int, seed:
             where=str(model.path),
             hint="give text of your own, or use the built-in one (--data default)",
         )
-    bos = tokenizer.bos if tokenizer.exists else model.config.get("bos_token_id")
+    bos = tokenizer.bos if tokenizer.exists else model.text_config.get("bos_token_id")
     bos = bos if isinstance(bos, int) else None
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -64,7 +65,7 @@ def sample(model: Model, tokenizer: Tokenizer, windows: int, seq_len: int, seed:
 
 
 def _load(model: Model) -> Any:
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = model_class(read_config(model.path)).from_pretrained(
         model.path, dtype="auto", local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
     return loaded.eval()
@@ -77,7 +78,7 @@ def _generate(loaded: Any, windows: int, seq_len: int, bos: int | None) -> np.nd
     loaded.generation_config = config(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=seq_len - 1, pad_token_id=bos or 0
     )
-    vocabulary = loaded.config.vocab_size
+    vocabulary = loaded.config.get_text_config().vocab_size
     starts: Any = torch.randint(vocabulary, (windows, 1)) if bos is None else torch.full((windows, 1), bos)
     parts = [loaded.generate(start, attention_mask=torch.ones_like(start)) for start in starts.split(_BATCH)]
     return np.ascontiguousarray(torch.cat(parts).numpy(), dtype=np.int64)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from prismaquant.errors import ModelError, NumericError
 from prismaquant.streaming.experts import packed_parameters
+from prismaquant.streaming.model_class import model_class, read_config
 
 if TYPE_CHECKING:
     from prismaquant.model import Linear, Model, TensorInfo
@@ -37,7 +37,7 @@ class Skeleton:
     Attributes
     ----------
     causal
-        The whole model: hidden states -> logits.
+        The whole model: hidden states -> logits. What it has beside the language model stays empty.
     decoder
         Its decoder: token ids -> hidden states.
     layers, names
@@ -62,7 +62,7 @@ class Skeleton:
         self.device = torch.device(device)
         self.causal = _build(model)
         self.decoder: nn.Module = self.causal.get_decoder()
-        prefix = model.architecture.layers
+        prefix = model.architecture.module_name(model.architecture.layers)
         self.layers: list[nn.Module] = list(self.causal.get_submodule(prefix).children())
         self.names = [f"{prefix}.{index}" for index in range(len(self.layers))]
         state = self.causal.state_dict()
@@ -71,18 +71,19 @@ class Skeleton:
         self.embedding = _under(self._name_of(self.causal.get_input_embeddings()), tensors)
         self.head = _under(self._name_of(self.causal.get_output_embeddings()), tensors)
         known = {*self.embedding, *self.head, *(name for names in self.layer_tensors for name in names)}
-        self.rest = tuple(name for name in tensors if name not in known)
+        decoder = _under(self._name_of(self.decoder), tensors)
+        self.rest = tuple(name for name in decoder if name not in known)
         self.vocabulary = int(self.causal.get_output_embeddings().weight.shape[0])
         self._packed = self._find_packed(state)
         self._shapes = {name: tuple(state[name].shape) for name in self._packed}
         sources = self._find_sources()
         self._stored = {
-            name: self._locate(name, sources.get(name, name), hollow)
-            for name, hollow in state.items()
+            name: self._locate(name, sources.get(name, name), state[name])
+            for name in (*known, *self.rest)
             if name not in self._packed
         }
         self._refuse_shared_parameters()
-        _fill_buffers(self.causal, self.device, str(model.path))
+        _fill_buffers(self.causal, self.decoder, self.device, str(model.path))
 
     @contextmanager
     def filled(self, names: Iterable[str]) -> Iterator[None]:
@@ -106,6 +107,11 @@ class Skeleton:
         finally:
             for table, leaf, hollow in empty:
                 table[leaf] = hollow
+
+    def submodule(self, name: str) -> nn.Module:
+        """The module that is called ``name`` on disk or in transformers."""
+        module: nn.Module = self.causal.get_submodule(self._model.architecture.module_name(name))
+        return module
 
     def _name_of(self, part: nn.Module | None) -> str:
         names = [name for name, module in self.causal.named_modules() if module is part]
@@ -190,15 +196,16 @@ def _under(prefix: str, tensors: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _build(model: Model) -> Any:  # transformers is typed in part only
-    from_config: Any = AutoModelForCausalLM.from_config
     try:
-        config = AutoConfig.from_pretrained(model.path, local_files_only=True, trust_remote_code=False)
+        config = read_config(model.path)
+        from_config: Any = model_class(config)._from_config
         with torch.device("meta"):
             # Plain products for each expert: other implementations differ in rounding, and not all devices have them.
-            causal = from_config(config, dtype=torch.float32, experts_implementation="eager", trust_remote_code=False)
+            causal = from_config(config, dtype=torch.float32, experts_implementation="eager")
     except Exception as cause:  # whatever the model's own code raises on a bad configuration
         raise ModelError(f"transformers cannot build the model ({cause})", where=str(model.path)) from cause
-    found = len(list(causal.get_submodule(model.architecture.layers).children()))
+    layers = model.architecture.module_name(model.architecture.layers)
+    found = len(list(causal.get_submodule(layers).children()))
     if found != model.num_layers:
         raise ModelError(
             f"transformers builds {found} layers, config.json says {model.num_layers}", where=str(model.path)
@@ -207,15 +214,15 @@ def _build(model: Model) -> Any:  # transformers is typed in part only
     return causal.eval()
 
 
-def _fill_buffers(causal: Any, device: torch.device, where: str) -> None:
-    """Give the buffers that no checkpoint stores (rotary frequencies, embedding scales) their values.
+def _fill_buffers(causal: Any, decoder: nn.Module, device: torch.device, where: str) -> None:
+    """Give the buffers of ``decoder`` that no checkpoint stores (rotary frequencies, embedding scales) their values.
 
     The model's own initialization sets them, as when transformers loads a model; NaN planted before shows any that it
     does not set.
     """
     hollow = [
         (f"{prefix}.{name}", module, name)
-        for prefix, module in causal.named_modules()
+        for prefix, module in decoder.named_modules()
         for name in sorted(module._non_persistent_buffers_set)
         if module._buffers[name] is not None
     ]

@@ -115,7 +115,7 @@ def read_tokens(
         check_variety(drawn.ids, tokenizer, source.name)
         parts.append(drawn)
     ids = np.ascontiguousarray(np.concatenate([part.windows for part in parts]), dtype="<i8")
-    summary = summarize(parts, tokenizer, model.config["vocab_size"])
+    summary = summarize(parts, tokenizer, model.text_config["vocab_size"])
     for line in summary.lines():
         _LOG.info(line)
     return Tokens(ids, fingerprint([str(ids.shape).encode(), ids.tobytes()]), summary.dropped, summary)

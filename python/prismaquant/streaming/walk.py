@@ -233,7 +233,7 @@ def find_linears(model: Model, skeleton: Skeleton) -> list[dict[str, nn.Linear]]
     found: list[dict[str, nn.Linear]] = [{} for _ in skeleton.layers]
     for unit in model.units:
         for linear in unit.linears if not unit.experts else ():
-            module = skeleton.causal.get_submodule(linear.name)
+            module = skeleton.submodule(linear.name)
             if not isinstance(module, nn.Linear):
                 raise ModelError(f"is a {type(module).__name__}, not a Linear", where=linear.name)
             found[unit.layer][linear.name] = module

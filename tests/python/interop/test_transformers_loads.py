@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import deserialize
-from transformers import AutoModelForCausalLM
 
 from prismaquant.codec import get_codec
 from prismaquant.exporting import schemes
@@ -19,12 +18,15 @@ from prismaquant.exporting.verify import verify
 from prismaquant.files.plan import Plan
 from prismaquant.formats import BF16, get_scheme, list_schemes, why_not
 from prismaquant.model import Model, Unit, open_model
+from prismaquant.streaming.model_class import model_class, read_config
 from prismaquant.types import Array
 from support.plans import cycled, plan_of, sensitivity_of
-from support.tiny_models import ARCHITECTURES, build
+from support.tiny_models import ARCHITECTURES, MULTIMODAL, build
 
 #: Five schemes over four units per layer: every kind of unit meets several, none is the same in all layers.
 SCHEMES = ("NVFP4", "FP8_DYNAMIC", "BF16", "NVFP4A16", "FP8_DYNAMIC")
+
+DENSE_MULTIMODAL = [name for name in MULTIMODAL if not name.endswith("moe")]
 
 
 def source_of(name: str, folder: Path, bundled: Path) -> Model:
@@ -33,7 +35,7 @@ def source_of(name: str, folder: Path, bundled: Path) -> Model:
 
 def load(folder: Path) -> tuple[Any, dict[str, Any]]:
     """As a user would."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    return model_class(read_config(folder)).from_pretrained(folder, dtype="auto", output_loading_info=True)
 
 
 def _expected(scheme: str) -> tuple[str, bool] | None:
@@ -58,7 +60,7 @@ def decoded(folder: Path, source: Model, plan: Plan) -> dict[str, Array]:
     return weights
 
 
-@pytest.mark.parametrize("name", [*ARCHITECTURES, "bundled", "all schemes"])
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *DENSE_MULTIMODAL, "bundled", "all schemes"])
 def test_mixed_folder_loads_with_the_weights_we_decode(name: str, tmp_path: Path, tiny_llama: Path) -> None:
     source = source_of("bundled" if name == "all schemes" else name, tmp_path, tiny_llama)
     plan = cycled(source, SCHEMES)
@@ -75,7 +77,8 @@ def test_mixed_folder_loads_with_the_weights_we_decode(name: str, tmp_path: Path
     modules = dict(model.named_modules())
     for unit in source.units:
         for linear in unit.linears:
-            scheme = getattr(modules[linear.name], "quantization_scheme", None)
+            module = source.architecture.module_name(linear.name)
+            scheme = getattr(modules[module], "quantization_scheme", None)
             found = None if scheme is None else (scheme.format, scheme.input_activations is not None)
             assert found == _expected(by_name[unit.name]), linear.name
 
@@ -86,13 +89,13 @@ def test_mixed_folder_loads_with_the_weights_we_decode(name: str, tmp_path: Path
     weights = decoded(tmp_path / "out", source, plan)
     for unit in source.units:
         for linear in unit.linears:
-            dense = parameters[linear.weight.name]
+            dense = parameters[source.architecture.module_name(linear.weight.name)]
             assert dense.dtype == torch.bfloat16, linear.name
             np.testing.assert_array_equal(dense.detach().view(torch.uint16).numpy(), weights[linear.weight.name])
+    state = model.state_dict()
     for passed in source.passthrough:
-        np.testing.assert_array_equal(
-            model.get_parameter(passed).detach().view(torch.uint16).numpy(), weights[passed], err_msg=passed
-        )
+        (name,) = (name for name in state if f".{name}".endswith(f".{source.architecture.module_name(passed)}"))
+        np.testing.assert_array_equal(state[name].view(torch.uint16).numpy(), weights[passed], err_msg=passed)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

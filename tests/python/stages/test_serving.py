@@ -107,7 +107,7 @@ def test_a_context_is_a_number_of_tokens(text, tokens):
 
 
 def _served(units=2, **config):
-    return replace(model_of([[SHAPE]] * units, passthrough_bytes=2000), config={**LLAMA, **config})
+    return replace(model_of([[SHAPE]] * units, passthrough_bytes=2000), text_config={**LLAMA, **config})
 
 
 def _footprint(model, **request):
@@ -132,7 +132,9 @@ def test_a_window_keeps_no_more_than_it_needs():
         _served(sliding_window=64), architecture=Architecture("m", (), "u", "", (), layer_types=("sliding_attention",))
     )
     assert _footprint(model, context=48).cache[0].bytes == 2 * 48 * 256 * 2
-    longer = _footprint(replace(model, config={**model.config, "max_position_embeddings": 2**20}), context="1M")
+    longer = _footprint(
+        replace(model, text_config={**model.text_config, "max_position_embeddings": 2**20}), context="1M"
+    )
     assert longer.cache[0].bytes == 2 * -(-(64 - 1 + 8192) // 16) * 16 * 256 * 2
 
 
@@ -146,7 +148,9 @@ def test_weights_are_resident_and_read():
 
 
 def test_of_experts_those_that_are_chosen_are_read():
-    model = replace(model_of([[SHAPE] * 12] * 2, passthrough_bytes=2000), config={**LLAMA, "num_experts_per_tok": 1})
+    model = replace(
+        model_of([[SHAPE] * 12] * 2, passthrough_bytes=2000), text_config={**LLAMA, "num_experts_per_tok": 1}
+    )
     units = tuple(replace(unit, experts=4) for unit in model.units)
     assert _footprint(replace(model, units=units)).read_per_token == 2 * 12 * 64 * 128 * 2 // 4 + 2000
 

@@ -30,7 +30,7 @@ class HandMadeModel:
     passthrough: tuple[str, ...] = ()
     fingerprint: str = MODEL
     path: Path = Path("hand-made")
-    config: Mapping[str, Any] = field(default_factory=dict)
+    text_config: Mapping[str, Any] = field(default_factory=dict)
     architecture: Architecture = _ARCHITECTURE
 
     @property

@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-__all__ = ["ARCHITECTURES", "MIXTURES", "build"]
+__all__ = ["ARCHITECTURES", "MIXTURES", "MULTIMODAL", "build"]
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
-MIXTURES = ("qwen3_moe", "deepseek_v3", "qwen3_next", "mixtral", "gpt_oss")
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "qwen3_5_text")
+MIXTURES = ("qwen3_moe", "deepseek_v3", "qwen3_next", "mixtral", "gpt_oss", "qwen3_5_moe_text")
+
+#: Models that also see -> their class.
+MULTIMODAL = {
+    "gemma3": "Gemma3ForConditionalGeneration",
+    "mistral3": "Mistral3ForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+}
 
 _BUNDLED = Path(__file__).parents[3] / "examples" / "models" / "tiny-llama"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -31,6 +42,33 @@ _CONFIG: dict[str, Any] = {
     "eos_token_id": 1,
     "pad_token_id": None,
 }
+_LINEAR_ATTENTION: dict[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+_SHARED_EXPERT: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}
+_ROPE_OF_THREE_AXES: dict[str, Any] = {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
+}
+_VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "depth": 1,
+    "num_attention_heads": 2,
+    "num_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "out_hidden_size": 64,
+}
 _EXTRA: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True},
     "deepseek_v3": {
@@ -48,17 +86,13 @@ _EXTRA: dict[str, dict[str, Any]] = {
         "v_head_dim": 16,
         "num_key_value_heads": 4,
     },
-    "qwen3_next": {
-        "layer_types": ["linear_attention", "full_attention"],
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 16,
-        "linear_value_head_dim": 16,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "shared_expert_intermediate_size": 32,
-    },
+    "qwen3_next": {**_LINEAR_ATTENTION, **_SHARED_EXPERT},
+    "qwen3_5": _LINEAR_ATTENTION,
+    "qwen3_5_text": _LINEAR_ATTENTION,
+    "qwen3_5_moe_text": {**_LINEAR_ATTENTION, **_SHARED_EXPERT},
+    "qwen3_5_moe": {**_LINEAR_ATTENTION, **_SHARED_EXPERT},
+    "qwen2_5_vl": _ROPE_OF_THREE_AXES,
+    "qwen3_vl": _ROPE_OF_THREE_AXES,
     "gpt_oss": {
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
@@ -75,6 +109,7 @@ _EXTRA: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
+_EXTRA["gemma3"] = _EXTRA["gemma3_text"]
 
 
 def build(
@@ -94,9 +129,10 @@ def build(
     overrides fields of the configuration; ``layer_types`` has to follow ``num_hidden_layers`` by hand.
     """
     config = {**_CONFIG, **_EXTRA.get(architecture, {}), **({"vocab_size": 4096} if tokenizer else {})}
+    config |= config_overrides
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **{**config, **config_overrides}))
+        model = _multimodal(architecture, config) if architecture in MULTIMODAL else _text(architecture, config)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim == 1:  # norms are all ones and biases all zeros, which would hide mistakes
@@ -106,3 +142,17 @@ def build(
         for name in _TOKENIZER:
             shutil.copyfile(_BUNDLED / name, folder / name)
     return folder
+
+
+def _text(architecture: str, config: dict[str, Any]) -> Any:
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **config))
+
+
+def _multimodal(architecture: str, config: dict[str, Any]) -> Any:
+    published = AutoConfig.for_model(architecture)
+    vision = {**_VISION, "model_type": published.vision_config.model_type}
+    text = {**config, "model_type": published.text_config.model_type}
+    # One field is looked for at the top.
+    tied = {"tie_word_embeddings": config["tie_word_embeddings"]}
+    whole = AutoConfig.for_model(architecture, text_config=text, vision_config=vision, **tied)
+    return getattr(transformers, MULTIMODAL[architecture])._from_config(whole)

@@ -14,6 +14,7 @@ from prismaquant.calibration.inputs import quantize_input
 
 if TYPE_CHECKING:
     from prismaquant.streaming.experts import Bank
+    from prismaquant.streaming.skeleton import Skeleton
 
 __all__ = ["ServedInput", "input_of", "inputs_of", "served_inputs", "with_weights"]
 
@@ -27,12 +28,12 @@ class ServedInput:
 
 
 @contextmanager
-def with_weights(causal: nn.Module, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Inside, the parameters of ``causal`` that are in ``weights`` are these."""
+def with_weights(skeleton: Skeleton, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Inside, the parameters of ``skeleton`` that are in ``weights`` are these."""
     with ExitStack() as stack:
         for name, weight in weights.items():
             owner, _, leaf = name.rpartition(".")
-            table: dict[str, Any] = causal.get_submodule(owner)._parameters
+            table: dict[str, Any] = skeleton.submodule(owner)._parameters
             stack.callback(table.__setitem__, leaf, table[leaf])
             table[leaf] = nn.Parameter(weight, requires_grad=False)
         yield

@@ -99,7 +99,7 @@ class Streams:
         first = self.linears[unit.layer][unit.linears[0].name]
         for batch in batches:
             source = self._spool.get(_input(unit, batch)).to(self.skeleton.device)
-            with with_weights(self.skeleton.causal, earlier):
+            with with_weights(self.skeleton, earlier):
                 prefix = input_of(first, self._run("prefix", unit.layer, batch))
             yield source, prefix
 
@@ -126,7 +126,7 @@ class Streams:
                 weights = before if stream == "before" else after
                 inputs = {} if stream == "prefix" else served
                 with (
-                    with_weights(self.skeleton.causal, weights),
+                    with_weights(self.skeleton, weights),
                     served_inputs(self.linears[layer], self._banks[layer], inputs, self._threads),
                 ):
                     self._spool.put(_state(stream, batch), self._run(stream, layer, batch)())

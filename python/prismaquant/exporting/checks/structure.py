@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.errors import ModelError
-from prismaquant.exporting.config import DTYPE, DTYPE_KEYS
 from prismaquant.exporting.config import FILE as _CONFIG
 from prismaquant.exporting.config import KEY as _ADDED
+from prismaquant.exporting.config import with_dtype
 from prismaquant.exporting.report import Check
 from prismaquant.formats import BF16
 from prismaquant.model.architectures import find_architecture, prefixes
@@ -65,11 +65,12 @@ def read_layout(config: Mapping[str, Any], tensors: Iterable[str]) -> tuple[Layo
     tensors
         Names of those of the model: which variant of a layer it has is seen from them.
     """
-    layers = config.get("num_hidden_layers")
     try:
         architecture = find_architecture(config, _CONFIG)
     except ModelError as error:
         return None, [Check("config-json", _CONFIG, error.message)]
+    config = architecture.text_config(config)
+    layers = config.get("num_hidden_layers")
     if type(layers) is not int or not 0 < layers <= _MOST_LAYERS:
         return None, [Check("config-json", _CONFIG, f"num_hidden_layers is {layers!r}, expected 1 to {_MOST_LAYERS}")]
     units = []
@@ -90,8 +91,9 @@ def read_layout(config: Mapping[str, Any], tensors: Iterable[str]) -> tuple[Layo
 
 def check_config(config: Mapping[str, Any], source: Mapping[str, Any]) -> Iterator[Check]:
     """Apart from the quantization, and the dtype that comes with it, the configuration is the source's."""
-    settled = {key for key in DTYPE_KEYS if _ADDED in config and config.get(key) == DTYPE}
-    for key in sorted((config.keys() | source.keys()) - {_ADDED} - settled):
+    if _ADDED in config:
+        source = with_dtype(source)
+    for key in sorted((config.keys() | source.keys()) - {_ADDED}):
         if key not in config:
             yield Check("source-config", f"{_CONFIG}: {key}", f"is missing, the source has {source[key]!r}")
         elif key not in source:

@@ -21,8 +21,13 @@ An entry has five fields that are required:
     ``variant = "<slot>/<choice>"`` marks units that only some layers have: of the choices of a slot a layer has the one
     whose tensors are there.
 
-Four are optional:
+Six are optional:
 
+``text``
+    Key of ``config.json`` under which the fields of the language model are, in models that also see or hear
+    (``"text_config"``); without that key, as some folders are, they are at its top.
+``defaults``
+    Table of fields that published ``config.json`` files leave out, with transformers' values for them.
 ``layer_types``
     List of ``"full_attention"``, ``"sliding_attention"`` and ``"linear_attention"``, repeated over the layers: what the
     layers are where ``config.json`` does not say it (default: all are full).
@@ -31,12 +36,14 @@ Four are optional:
 ``replicated``
     List of units of which every device has a whole copy under tensor parallelism, names relative to the layer.
 ``renamed``
-    Table: part of a tensor name on disk -> what transformers calls it (``block_sparse_moe = "mlp"``). All other names
-    are those of transformers' modules.
+    Table: part of a tensor name on disk -> what transformers calls it (``block_sparse_moe = "mlp"``); of several parts
+    in a row where there is a dot in it (``"language_model.model" = "model.language_model"``). All other names are those
+    of transformers' modules.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -50,7 +57,7 @@ __all__ = ["Architecture", "UnitEntry", "find_architecture", "list_architectures
 
 _TEXT_FIELDS = ("model_type", "layers", "source")
 _FIELDS = {*_TEXT_FIELDS, "classes", "units"}
-_OPTIONAL_FIELDS = {"kept", "layer_types", "renamed", "replicated"}
+_OPTIONAL_FIELDS = {"defaults", "kept", "layer_types", "renamed", "replicated", "text"}
 _UNIT_FIELDS = {"name", "linears"}
 _MOST_EXPERTS = 65536
 
@@ -108,10 +115,20 @@ class Architecture:
     renamed: Mapping[str, str] = field(default_factory=dict)
     layer_types: tuple[str, ...] = ("full_attention",)
     replicated: tuple[str, ...] = ()
+    text: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def module_name(self, name: str) -> str:
         """What transformers calls the module or tensor that is ``name`` on disk."""
-        return ".".join(self.renamed.get(part, part) for part in name.split(".")) if self.renamed else name
+        if not self.renamed:
+            return name
+        parts = "|".join(map(re.escape, sorted(self.renamed, key=len, reverse=True)))
+        return re.sub(rf"(?<![^.])(?:{parts})(?![^.])", lambda found: self.renamed[found[0]], name)
+
+    def text_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of the language model in ``config``, and what it leaves out."""
+        section = config.get(self.text)
+        return {**self.defaults, **(section if isinstance(section, Mapping) else config)}
 
     @property
     def weights(self) -> frozenset[str]:
@@ -222,6 +239,8 @@ def parse_entry(text: str, file: str) -> Architecture:
     for name in ("layer_types", "replicated"):
         check(name not in entry or _is_names(entry[name]), f"{name} is not a list of names")
     renamed = entry.get("renamed", {})
+    check("text" not in entry or (isinstance(entry["text"], str) and bool(entry["text"])), "text is not a name")
+    check(isinstance(entry.get("defaults", {}), dict), "defaults is not a table")
     check(
         isinstance(renamed, dict) and all(isinstance(name, str) and name for name in renamed.values()),
         "renamed is not a table of names",
@@ -267,6 +286,8 @@ def parse_entry(text: str, file: str) -> Architecture:
         renamed=renamed,
         layer_types=tuple(entry.get("layer_types", ("full_attention",))),
         replicated=tuple(entry.get("replicated", ())),
+        text=entry.get("text", ""),
+        defaults=entry.get("defaults", {}),
     )
 
 
