@@ -20,8 +20,17 @@ from vllm.model_executor.layers.quantization.compressed_tensors import compresse
 from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors import CompressedTensorsConfig
 from vllm.model_executor.layers.quantization.compressed_tensors.schemes import CompressedTensorsScheme
 
-FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
-_CLASSES = {"qkv_proj": "QKVParallelLinear", "gate_up_proj": "MergedColumnParallelLinear", "lm_head": "ParallelLMHead"}
+FUSED = {
+    "qkv_proj": ["q_proj", "k_proj", "v_proj"],
+    "gate_up_proj": ["gate_proj", "up_proj"],
+    "in_proj_qkvz": ["in_proj_qkv", "in_proj_z"],
+    "in_proj_ba": ["in_proj_b", "in_proj_a"],
+}
+_CLASSES = {
+    **dict.fromkeys(FUSED, "MergedColumnParallelLinear"),
+    "qkv_proj": "QKVParallelLinear",
+    "lm_head": "ParallelLMHead",
+}
 
 
 def layer_of(name: str) -> torch.nn.Module:

@@ -5,6 +5,7 @@ Reads headers only."""
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,9 @@ def document(model: Model) -> dict[str, Any]:
             }
             for unit in model.units
         ],
-        "passthrough": {name: model.tensors[name].nbytes for name in model.passthrough},
-        "unlisted": list(model.unlisted),
-        "unknown": list(model.unknown),
+        "kept": {
+            name: {"bytes": model.tensors[name].nbytes, "reason": reason} for name, reason in model.reasons.items()
+        },
     }
 
 
@@ -65,12 +66,19 @@ def show(model: Model) -> None:
         ],
         left=2,
     )
-    kept = sum(model.tensors[name].nbytes for name in model.passthrough)
-    line(f"kept as they are: {len(model.passthrough)} tensors, {format_bytes(kept)}")
-    places = Counter(name.split(".", model.architecture.layers.count(".") + 2)[-1] for name in model.unlisted)
+    sizes: dict[str, int] = {}
+    for name, reason in model.reasons.items():
+        sizes[reason] = sizes.get(reason, 0) + model.tensors[name].nbytes
+    counts = Counter(model.reasons.values())
+    table(
+        ("kept as they are", "tensors", "bytes"),
+        [(reason, str(counts[reason]), format_bytes(size)) for reason, size in sorted(sizes.items())],
+    )
+    places = Counter(name.split(".", model.architecture.layers.count(".") + 2)[-1] for name in model.unknown)
     for place, count in places.items():
-        line(f"note: {place} is no unit of this architecture's entry, so it is kept in {count} layers")
-    for reason in sorted({reason for unit in model.units for reason in _reasons(unit).values()}):
+        line(f"note: {place} is unknown to the architecture's entry, in {count} layers")
+    reasons = {reason for unit in model.units for reason in _reasons(unit).values()}
+    for reason in sorted({re.sub(r"[.]\d+[.]", ".*.", reason) for reason in reasons}):
         line(f"note: {reason}")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prismaquant.exporting import schemes
 from prismaquant.formats import BF16
+from prismaquant.model.reasons import WRAPPERS
 
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
@@ -42,10 +43,7 @@ COMPRESSED_TENSORS = "0.17.0"
 DTYPE = "bfloat16"
 DTYPE_KEYS = ("dtype", "torch_dtype")
 
-#: Parts that may stand, repeated, before ``layers``: transformers and vLLM nest a language model in different orders.
-_PREFIXES = ("model", "language_model")
-
-_WRAPPED = "|".join(f"{prefix}[.]" for prefix in _PREFIXES)
+_WRAPPED = "|".join(f"{part}[.]" for part in WRAPPERS)
 
 #: In the place of a name: the number of any expert.
 _NUMBER = "#"
@@ -70,10 +68,10 @@ def config_json(model: Model, plan: Plan) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def with_dtype(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` with the dtype of a quantized folder wherever it has one: for the whole, and for a tower."""
+def with_dtype(config: Mapping[str, Any], dtype: str = DTYPE) -> dict[str, Any]:
+    """``config`` with ``dtype`` wherever it has one: for the whole, and for a tower."""
     return {
-        key: DTYPE if key in DTYPE_KEYS else with_dtype(value) if isinstance(value, Mapping) else value
+        key: dtype if key in DTYPE_KEYS else with_dtype(value, dtype) if isinstance(value, Mapping) else value
         for key, value in config.items()
     }
 
@@ -181,7 +179,7 @@ def _expression(prefix: str, parent: str, projections: tuple[str, ...], layers: 
     're:^(?:model[.]|language_model[.])+layers[.](?:0|1)[.]self_attn[.](?:q_proj|qkv_proj)$'
     """
     *before, word = prefix.split(".")
-    parts = "|".join(f"{re.escape(part)}[.]" for part in dict.fromkeys([*_PREFIXES, *before]))
+    parts = "|".join(f"{re.escape(part)}[.]" for part in dict.fromkeys([*WRAPPERS, *before]))
     numbers = "|".join(str(layer) for layer in sorted(layers))
     place = "".join(f"{_part(part)}[.]" for part in parent.split(".") if part)
     names = "|".join(re.escape(projection) for projection in projections)

@@ -58,8 +58,8 @@ def densify(
         raise ModelError(failures[0].text, where=f"{checkpoint}: {failures[0].where}", hint="verify the folder")
     schemes = _schemes(folder)
     layout = shards.lay_out(_entries(folder, schemes, DTYPES[dtype][0]), shard_size)
-    document = {key: value for key, value in folder.config.items() if key != config.KEY}
-    document |= dict.fromkeys([key for key in config.DTYPE_KEYS if key in document], dtype)
+    plain = {key: value for key, value in folder.config.items() if key != config.KEY}
+    document = config.with_dtype(plain, dtype)
     documents = {
         config.FILE: (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode(),
         shards.INDEX: shards.index(layout),

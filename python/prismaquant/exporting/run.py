@@ -15,7 +15,7 @@ from prismaquant.exporting.journal import Journal
 from prismaquant.exporting.publish import publishing
 from prismaquant.files import manifest
 from prismaquant.files.fingerprint import fingerprint
-from prismaquant.files.manifest import LinearRecord, Manifest
+from prismaquant.files.manifest import KeptRecord, LinearRecord, Manifest
 from prismaquant.formats import BF16, get_scheme, why_not
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
@@ -126,7 +126,10 @@ def export(
             (folder / name).write_bytes(document)
         copy.copy_other_files(model, folder)
         total = sum(entry.nbytes for shard in layout for entry in shard.entries)
-        written = Manifest(plan, tuple(records), tensor_bytes=total, parameters=model.parameters, polish=polish)
+        kept = tuple(KeptRecord(name, model.tensors[name].nbytes, reason) for name, reason in model.reasons.items())
+        written = Manifest(
+            plan, tuple(records), tensor_bytes=total, parameters=model.parameters, kept=kept, polish=polish
+        )
         manifest.write(folder / manifest.FILE, written)
         write_checksums(folder)
     progress(Event("export", len(model.units), len(model.units)))

@@ -9,7 +9,7 @@ from prismaquant.files import record
 from prismaquant.files.plan import Plan
 from prismaquant.files.polish import Polish
 
-__all__ = ["FILE", "SCHEMA", "LinearRecord", "Manifest", "read", "write"]
+__all__ = ["FILE", "SCHEMA", "KeptRecord", "LinearRecord", "Manifest", "read", "write"]
 
 SCHEMA = "prismaquant.manifest/1"
 FILE = "prismaquant.json"
@@ -26,6 +26,15 @@ class LinearRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptRecord:
+    """A tensor of the source that was copied, and why it is no part of a Linear that could be quantized."""
+
+    name: str
+    bytes: record.Count
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Result of `export`, without the path.
 
@@ -39,6 +48,8 @@ class Manifest:
         Bytes of all tensors of the folder, passed-through ones included.
     parameters
         Parameters of the source model.
+    kept
+        One record per tensor that was copied.
     polish
         What solving the units once more has changed, where it was done; ``accepted`` says whether its renderings are
         the ones that were written.
@@ -48,6 +59,7 @@ class Manifest:
     linears: tuple[LinearRecord, ...]
     tensor_bytes: record.Count
     parameters: record.Positive
+    kept: tuple[KeptRecord, ...] = ()
     polish: Polish | None = None
 
     @property

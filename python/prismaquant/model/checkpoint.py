@@ -18,6 +18,7 @@ from prismaquant.files.fingerprint import fingerprint
 from prismaquant.model import folder as folders
 from prismaquant.model.architectures import Architecture, find_architecture
 from prismaquant.model.headers import TensorInfo
+from prismaquant.model.reasons import UNKNOWN, outside_of, reason_of
 from prismaquant.model.shards import collect_tensors, read_shards
 from prismaquant.model.units import Linear, Unit, find_units, is_matrix
 from prismaquant.quantity import format_bytes
@@ -27,8 +28,6 @@ __all__ = ["Model", "open_model"]
 
 _SAMPLE = 4096  # bytes of each tensor that the fingerprint sees
 _OPEN = 128  # shards that are open at the same time
-_WRAPPERS = ("model", "language_model")  # around the language model, in an order that differs between models
-_LANGUAGE = ("layers", "embed_tokens", "norm", "lm_head")  # its own modules
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,30 +89,20 @@ class Model:
         prefix = f"{self.architecture.layers}."
         return tuple(name for name in self.passthrough if name.startswith(prefix) and is_matrix(self.tensors[name]))
 
+    @cached_property
+    def reasons(self) -> dict[str, str]:
+        """Name of each passed-through tensor -> why it stays as it is; see `prismaquant.model.reasons`."""
+        return {name: reason_of(self.tensors[name], self.architecture, self.num_layers) for name in self.passthrough}
+
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Those of `unlisted` that the architecture entry does not name: parts of a layer that it does not know.
-
-        Layers behind the last one predict further tokens (MTP), and stay as they are.
-        """
-        depth = self.architecture.layers.count(".") + 1
-        found = []
-        for name in self.unlisted:
-            number, _, place = ".".join(name.split(".")[depth:-1]).partition(".")
-            is_further = number.isdecimal() and int(number) >= self.num_layers
-            if not is_further and place not in self.architecture.kept:
-                found.append(name)
-        return tuple(found)
+        """Those of `unlisted` that are parts of a layer that the architecture entry does not know."""
+        return tuple(name for name in self.unlisted if self.reasons[name] == UNKNOWN)
 
     @property
     def outside(self) -> tuple[str, ...]:
         """Modules with matrices that are outside of the language model: towers, projectors, MTP layers; sorted."""
-        found = set()
-        for name in self.passthrough:
-            parts = [part for part in name.split(".")[:-1] if part not in _WRAPPERS]
-            if parts and parts[0] not in _LANGUAGE and is_matrix(self.tensors[name]):
-                found.add(parts[0])
-        return tuple(sorted(found))
+        return outside_of(self.tensors[name] for name in self.passthrough)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -135,7 +135,7 @@ SINGLE_FILE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         (
             "'lamb'",
             "LambForCausalLM",
-            "known: deepseek_v3, gemma3_text, gpt_oss, llama, mistral, mixtral, qwen2, qwen3",
+            "known: deepseek_v3, gemma3, gemma3_text, gpt_oss, llama, mistral, mistral3, mixtral, qwen2, ",
             "prismaquant/model/architectures/lamb.toml",
             "model_type, classes, layers, source and units",
         ),

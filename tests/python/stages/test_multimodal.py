@@ -115,11 +115,20 @@ def test_further_layers_are_kept_and_served(tmp_path: Path) -> None:
     source = open_model(folder)
     assert source.outside == ("mtp", "visual")
     assert source.unknown == ()
+    assert set(source.reasons.values()) == {
+        "MTP layer",
+        "embedding",
+        "kept by the architecture entry",
+        "no matrix",
+        "outside of the language model: visual",
+        "output head",
+    }
     export(source, cycled(source, ("FP8_DYNAMIC",)), tmp_path / "out")
     pq.verify(tmp_path / "out", source=folder).raise_for_failures()
     written = load_file(next((tmp_path / "out").glob("*.safetensors")))
     assert set(further) <= written.keys()
-    assert read_manifest(tmp_path / "out" / "prismaquant.json").tensor_bytes == sum(x.nbytes for x in written.values())
+    kept = {record.name: record.reason for record in read_manifest(tmp_path / "out" / "prismaquant.json").kept}
+    assert {kept[name] for name in further} == {"MTP layer"}
     assert '"num_speculative_tokens": 1' in pq.serve_command(tmp_path / "out").text
 
 

@@ -228,6 +228,9 @@ def check_manifest(
             size = sum(part.nbytes for suffix, part in folder.parts.get(name, {}).items() if suffix != _BIAS)
             if size != record.bytes:
                 yield wrong(name, f"has {record.bytes} bytes, its tensors have {size}")
+    for kept in written.kept:
+        if kept.name not in folder.tensors:
+            yield wrong(kept.name, f"is missing, and was copied from the source ({kept.reason})")
     if written.tensor_bytes != folder.nbytes:
         yield wrong("tensor_bytes", f"is {written.tensor_bytes}, the tensors have {folder.nbytes} bytes")
     if source is not None and written.plan.model != source.fingerprint:
