@@ -34,8 +34,8 @@ def test_inspect(run, tiny_llama):
     assert shown.code == 0
     assert "24 units" in shown.out
     assert "256+128+128 x 256" in shown.out
-    assert re.search(r"^no matrix +13 +", shown.out, re.MULTILINE)
-    assert re.search(r"^embedding +1 +", shown.out, re.MULTILINE)
+    assert re.search(r"^ *no matrix +13 +", shown.out, re.MULTILINE)
+    assert re.search(r"^ *embedding +1 +", shown.out, re.MULTILINE)
     assert shown.err == ""
 
 
