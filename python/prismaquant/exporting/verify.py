@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prismaquant.errors import StageFileError
 from prismaquant.exporting.checks import rules, structure
 from prismaquant.exporting.checks.folder import Folder, read_folder
+from prismaquant.exporting.checks.foreign import check_foreign, method_of
 from prismaquant.exporting.checks.linears import LinearVerifier
 from prismaquant.exporting.checks.resolution import read_resolution
 from prismaquant.exporting.checks.structure import Layout
@@ -36,7 +37,8 @@ def verify(
     """Check the folder ``checkpoint`` without torch: files, configuration, tensors, and that it decodes to ``source``.
 
     A folder that breaks a rule, or cannot be read at all, gives a report with failures and no exception; see
-    `VerifyReport.raise_for_failures`. A folder without ``quantization_config`` is checked as a plain model.
+    `VerifyReport.raise_for_failures`. A folder without ``quantization_config`` is checked as a plain model; of one in
+    the form of another tool (ModelOpt, FP8 as DeepSeek stores it, auto-round, GPTQ) only files, shapes and scales.
 
     Parameters
     ----------
@@ -69,13 +71,19 @@ def verify(
     failures += broken
     if layout is None:
         return VerifyReport.of(path, failures)
-    schemes, broken = _resolve(folder, layout)
+    is_ours = (path / manifest.FILE).exists()
+    if not is_ours and (method := method_of(folder.config)):
+        failures += check_foreign(folder, layout, method)
+        return VerifyReport.of(path, failures)
+    schemes, broken = _resolve(folder, layout, is_ours=is_ours)
     failures += broken
     written, broken = _read_manifest(folder)
     failures += broken
 
     linears: list[LinearCheck] = []
-    verifier = LinearVerifier(folder, original, written, tensor_parallel=tensor_parallel, threads=threads)
+    verifier = LinearVerifier(
+        folder, original, written, tensor_parallel=tensor_parallel, kv_heads=layout.kv_heads, threads=threads
+    )
     for done, unit in enumerate(layout.units):
         progress(Event("verify", done, len(layout.units), unit.name))
         checked, broken = verifier.unit(unit, schemes)
@@ -92,11 +100,10 @@ def verify(
     return VerifyReport.of(path, failures, linears=linears, source_compared=original is not None)
 
 
-def _resolve(folder: Folder, layout: Layout) -> tuple[dict[str, str | None], list[Check]]:
+def _resolve(folder: Folder, layout: Layout, *, is_ours: bool) -> tuple[dict[str, str | None], list[Check]]:
     """The scheme of each Linear by the configuration (``None``: none or several), and what is wrong with the names."""
     if folder.is_plain:
         return dict.fromkeys(layout.linears, BF16), []
-    is_ours = (folder.path / manifest.FILE).exists()
     resolution, failures = read_resolution(folder.config["quantization_config"], is_ours=is_ours)
     failures += structure.check_cache_scales(folder, layout)
     schemes: dict[str, str | None] = {}

@@ -35,6 +35,7 @@ class LinearVerifier:
         written: Manifest | None,
         *,
         tensor_parallel: int = 1,
+        kv_heads: int = 0,
         threads: int | None = None,
     ) -> None:
         self._folder = folder
@@ -42,6 +43,7 @@ class LinearVerifier:
         self._originals = {} if source is None else {linear.name: linear for linear in source.linears()}
         self._records = {} if written is None else {record.name: record for record in written.linears}
         self._tensor_parallel = tensor_parallel
+        self._kv_heads = kv_heads
         self._threads = threads
 
     def unit(self, unit: UnitNames, schemes: Mapping[str, str | None]) -> tuple[list[LinearCheck], list[Check]]:
@@ -70,7 +72,7 @@ class LinearVerifier:
             original = self._originals.get(name)
             shape = (original.rows, original.columns) if original else rules.stored_shape(scheme, tensors)
             failures = list(rules.check_shapes(name, scheme, shape, tensors))
-            failures += rules.check_parallel(name, scheme, shape, self._tensor_parallel, self._folder.config)
+            failures += rules.check_parallel(name, scheme, shape, self._tensor_parallel, self._kv_heads)
         if failures:
             return {}, failures
         parts = {suffix: (tensors[suffix], self._folder.read(tensors[suffix])) for suffix in suffixes(scheme)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,14 @@ __all__ = [
     "Bytes",
     "Parts",
     "check_bits",
+    "check_codes",
     "check_copy",
     "check_manifest",
     "check_other_files",
     "check_parallel",
     "check_passthrough",
     "check_same_weight",
+    "check_scale",
     "check_shapes",
     "check_shared",
     "check_signal",
@@ -56,6 +58,7 @@ _POSITIVE = {
     "U8": ("u1", 0, 0xFE),
     "F8_E4M3": ("u1", 1, 0x7E),
     "BF16": ("<u2", 1, 0x7F7F),
+    "F16": ("<u2", 1, 0x7BFF),
     "F32": ("<u4", 1, 0x7F7FFFFF),
 }
 
@@ -97,12 +100,11 @@ def check_shapes(
 
 
 def check_parallel(
-    name: str, scheme: str, shape: tuple[int, int] | None, devices: int, config: Mapping[str, Any]
+    name: str, scheme: str, shape: tuple[int, int] | None, devices: int, kv_heads: int
 ) -> Iterator[Check]:
     """The weight can be divided among ``devices`` without cutting a block."""
-    heads = config.get("num_key_value_heads")
     if shape is not None and devices > 1:
-        sizes, kv_heads = blocks(get_scheme(scheme)), heads if isinstance(heads, int) else 0
+        sizes = blocks(get_scheme(scheme))
         if reason := why_not_divided(name, shape, devices, blocks=sizes, kv_heads=kv_heads):
             yield Check("tensor-parallel", name, f"{scheme}: {reason}")
 
@@ -111,14 +113,24 @@ def check_bits(parts: Parts) -> Iterator[Check]:
     """FP8 codes are no NaN; scales are positive and finite."""
     for suffix, (tensor, data) in parts.items():
         if suffix == "weight" and tensor.dtype == "F8_E4M3":
-            if count := int(np.count_nonzero((data & 0x7F) == 0x7F)):
-                yield Check("fp8-nan", tensor.name, f"has {count} NaN codes (0x7f or 0xff)")
+            yield from check_codes(tensor, data)
         elif suffix.endswith("_scale"):
-            kind, first, last = _POSITIVE[tensor.dtype]
-            bits = data.view(kind)
-            if count := int(np.count_nonzero((bits < first) | (bits > last))):
-                rule = "global-scale" if suffix.endswith("global_scale") else "scale"
-                yield Check(rule, tensor.name, f"has {count} of {bits.size} values that are not positive and finite")
+            yield from check_scale(tensor, data)
+
+
+def check_codes(tensor: TensorInfo, data: Bytes) -> Iterator[Check]:
+    """None of the E4M3 codes is a NaN."""
+    if count := int(np.count_nonzero((data & 0x7F) == 0x7F)):
+        yield Check("fp8-nan", tensor.name, f"has {count} NaN codes (0x7f or 0xff)")
+
+
+def check_scale(tensor: TensorInfo, data: Bytes) -> Iterator[Check]:
+    """All scales are positive and finite."""
+    kind, first, last = _POSITIVE[tensor.dtype]
+    bits = data.view(kind)
+    if count := int(np.count_nonzero((bits < first) | (bits > last))):
+        rule = "global-scale" if tensor.name.endswith("global_scale") else "scale"
+        yield Check(rule, tensor.name, f"has {count} of {bits.size} values that are not positive and finite")
 
 
 def check_shared(unit: UnitNames, siblings: Mapping[str, Parts]) -> Iterator[Check]:

@@ -46,10 +46,14 @@ class UnitNames:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The modules that a model of some architecture has: prefix of its decoder layers, and its units."""
+    """The modules that a model of some architecture has: prefix of its decoder layers, and its units.
+
+    ``kv_heads`` are the heads of its keys and values; 0: not known.
+    """
 
     layers: str
     units: tuple[UnitNames, ...]
+    kv_heads: int = 0
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -86,7 +90,8 @@ def read_layout(config: Mapping[str, Any], tensors: Iterable[str]) -> tuple[Layo
         for entry in architecture.of_layer(layer, present):
             names = tuple(f"{prefix}.{name}" for name in entry.names(counts[entry.name]))
             units.append(UnitNames(f"{prefix}.{entry.name}", names))
-    return Layout(architecture.layers, tuple(units)), []
+    heads = config.get("num_key_value_heads")
+    return Layout(architecture.layers, tuple(units), heads if isinstance(heads, int) else 0), []
 
 
 def check_config(config: Mapping[str, Any], source: Mapping[str, Any]) -> Iterator[Check]:
