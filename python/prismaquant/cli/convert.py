@@ -1,4 +1,4 @@
-"""Write a quantized checkpoint as a plain one, every Linear decoded, for engines without the kernels."""
+"""Write a quantized checkpoint as a plain one, every Linear decoded, or its recipe in the words of another tool."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ EXAMPLES = """\
 examples:
   prismaquant convert ./Llama-3.2-1B-4.75 -o ./Llama-3.2-1B-dense
   prismaquant convert ./Llama-3.2-1B-4.75 -o ./Llama-3.2-1B-f16 --dtype float16
+  prismaquant convert recipe.json -o recipe.yaml --to llm-compressor
+  prismaquant convert ./Llama-3.2-1B-4.75 -o types.txt --to llama.cpp
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the quantized folder")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the quantized folder; for another tool also a recipe")
     add_output(parser)
+    parser.add_argument(
+        "--to",
+        default="dense",
+        metavar="NAME",
+        help="dense, or the tool whose recipe OUT becomes: llm-compressor, modelopt, auto-round, llama.cpp "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--dtype", default="bfloat16", metavar="NAME", help="of the weights: bfloat16 or float16 (default: %(default)s)"
     )

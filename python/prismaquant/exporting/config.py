@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prismaquant.exporting import schemes
@@ -17,7 +17,7 @@ from prismaquant.formats import BF16
 from prismaquant.model.reasons import WRAPPERS
 
 if TYPE_CHECKING:
-    from prismaquant.files.plan import Plan
+    from prismaquant.files.plan import Plan, PlannedUnit
     from prismaquant.model import Model
 
 __all__ = [
@@ -26,7 +26,9 @@ __all__ = [
     "DTYPE_KEYS",
     "FILE",
     "KEY",
+    "config_groups",
     "config_json",
+    "kept_units",
     "quantization_config",
     "with_dtype",
 ]
@@ -61,7 +63,7 @@ def config_json(model: Model, plan: Plan) -> bytes:
     The dtype becomes bfloat16 whatever the source's was: compressed-tensors decodes NVFP4 to bfloat16 only, and a model
     loaded in the dtype of its config would then multiply two dtypes.
     """
-    section = quantization_config(model, {unit.name: unit.scheme for unit in plan.units})
+    section = quantization_config(model, plan.units)
     if section is None:
         return (model.path / FILE).read_bytes()
     document = {**with_dtype(model.config), KEY: section}
@@ -76,19 +78,12 @@ def with_dtype(config: Mapping[str, Any], dtype: str = DTYPE) -> dict[str, Any]:
     }
 
 
-def quantization_config(model: Model, scheme_of: Mapping[str, str]) -> dict[str, Any] | None:
-    """What readers need to know; ``None`` if nothing is quantized.
-
-    Parameters
-    ----------
-    scheme_of
-        Name of each unit of ``model`` -> name of its scheme.
-    """
-    targets = {scheme: _unit_names(model, scheme_of, scheme) for scheme in schemes.quantized_schemes()}
-    groups = [_group(scheme, found) for scheme, found in targets.items() if found]
+def quantization_config(model: Model, units: Sequence[PlannedUnit]) -> dict[str, Any] | None:
+    """What readers need to know of ``model`` if its ``units`` are as planned; ``None`` if nothing is quantized."""
+    groups = config_groups(units)
     if not groups:
         return None
-    formats = {group["format"] for group in groups}
+    formats = {group["format"] for group in groups.values()}
     return {
         "quant_method": "compressed-tensors",
         "version": COMPRESSED_TENSORS,
@@ -98,15 +93,26 @@ def quantization_config(model: Model, scheme_of: Mapping[str, str]) -> dict[str,
         "sparsity_config": {},
         "transform_config": {},
         "kv_cache_scheme": None,
-        # Two digits: some readers sort the names, and group_10 would come before group_2.
-        "config_groups": {f"group_{number:02d}": group for number, group in enumerate(groups)},
+        "config_groups": groups,
         "ignore": [
-            "re:.*lm_head$",
-            *_unit_names(model, scheme_of, BF16),
+            *kept_units(units),
             *_other_names(model),
             *(f"re:^(?:{_WRAPPED})*{re.escape(name)}(?:[.].*)?$" for name in model.outside),
         ],
     }
+
+
+def config_groups(units: Sequence[PlannedUnit]) -> dict[str, dict[str, Any]]:
+    """One group per scheme that is used, by its name."""
+    targets = {scheme: _unit_names(units, scheme) for scheme in schemes.quantized_schemes()}
+    used = [(scheme, found) for scheme, found in targets.items() if found]
+    # Two digits: some readers sort the names, and group_10 would come before group_2.
+    return {f"group_{number:02d}": _group(scheme, found) for number, (scheme, found) in enumerate(used)}
+
+
+def kept_units(units: Sequence[PlannedUnit]) -> list[str]:
+    """What is ignored in every model: the head, and units that stay in BF16."""
+    return ["re:.*lm_head$", *_unit_names(units, BF16)]
 
 
 def _group(scheme: str, targets: list[str]) -> dict[str, Any]:
@@ -120,17 +126,17 @@ def _group(scheme: str, targets: list[str]) -> dict[str, Any]:
     }
 
 
-def _unit_names(model: Model, scheme_of: Mapping[str, str], scheme: str) -> list[str]:
+def _unit_names(units: Sequence[PlannedUnit], scheme: str) -> list[str]:
     """One expression per kind of unit that has ``scheme`` in some layer."""
     kinds: _Kinds = {}
-    for unit in model.units:
-        if scheme_of[unit.name] == scheme:
+    for unit in units:
+        if unit.scheme == scheme:
             # A fused unit is also called by its own name, the one under which vLLM knows it. As a target that of a bank
             # would meet a module that is no Linear.
-            names = [unit.name] if not unit.experts or scheme == BF16 else []
+            names = [unit.name] if not unit.is_bank or scheme == BF16 else []
             # vLLM looks a bank up under these names, whatever its Linears are called.
-            names += [f"{unit.name}.0.{name}" for name in _PROJECTIONS] if unit.experts else []
-            _add(kinds, unit.layer, dict.fromkeys([*(linear.name for linear in unit.linears), *names]), unit.experts)
+            names += [f"{unit.name}.0.{name}" for name in _PROJECTIONS] if unit.is_bank else []
+            _add(kinds, unit.layer, dict.fromkeys([*unit.linears, *names]), is_bank=unit.is_bank)
     return [_expression(*kind, layers) for kind, layers in kinds.items()]
 
 
@@ -144,16 +150,16 @@ def _other_names(model: Model) -> list[str]:
     return [_expression(*kind, layers) for kind, layers in kinds.items()]
 
 
-def _add(kinds: _Kinds, layer: int, names: Iterable[str], experts: int = 0) -> None:
+def _add(kinds: _Kinds, layer: int, names: Iterable[str], *, is_bank: bool = False) -> None:
     """File ``names``, which lie in ``layer`` and belong together, under what they have in common with other layers.
 
-    Where there are ``experts``, their numbers become `_NUMBER`: names one by one make readers slow.
+    In a bank the numbers of the experts become `_NUMBER`: names one by one make readers slow.
     """
     projections: dict[tuple[str, str], list[str]] = {}
     for name in names:
         prefix, place = _split(name, layer)
         parent, _, projection = place.rpartition(".")
-        if experts:
+        if is_bank:
             parent = ".".join(_NUMBER if part.isdecimal() else part for part in parent.split("."))
         projections.setdefault((prefix, parent), []).append(projection)
     for (prefix, parent), found in projections.items():

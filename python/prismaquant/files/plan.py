@@ -50,6 +50,16 @@ class PlannedUnit:
     bytes: record.Count
     price: float | None
 
+    @property
+    def layer(self) -> int:
+        """Index of its decoder layer, the first number in its name."""
+        return next(int(part) for part in self.name.split(".") if part.isdecimal())
+
+    @property
+    def is_bank(self) -> bool:
+        """Whether it is a bank of experts, whose Linears have numbers behind its name."""
+        return self.linears[0].startswith(f"{self.name}.") and ".".join(self.linears[0].split(".")[:-2]) == self.name
+
 
 @dataclass(frozen=True, slots=True)
 class CacheShare:

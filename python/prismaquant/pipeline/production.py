@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prismaquant.errors import ModelError, StageFileError
-from prismaquant.pipeline.inputs import check_threads, folder_of, open, plan_of, sensitivity_of
+from prismaquant.errors import ModelError, RefusedError, StageFileError
+from prismaquant.pipeline.inputs import check_threads, folder_of, open, plan_of, read_plan, sensitivity_of
 from prismaquant.pipeline.work import render_cache
 from prismaquant.progress import Progress, silent
 from prismaquant.quantity import parse_bytes
@@ -122,16 +122,25 @@ def convert(
     checkpoint: PathLike,
     out: PathLike,
     *,
+    to: str = "dense",
     dtype: str = "bfloat16",
     force: bool = False,
     shard_size: int | str = "5GB",
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Write a quantized folder as a plain one, every Linear decoded, for engines without the kernels.
+    """Write a quantized folder as a plain one, every Linear decoded, or its recipe in the words of another tool.
 
     Parameters
     ----------
+    checkpoint
+        The quantized folder; for another tool also a recipe.
+    out
+        The new folder; for another tool the new file.
+    to
+        ``"dense"``; ``"llm-compressor"`` (a recipe with config groups, YAML), ``"modelopt"`` (a ``quant_cfg``, YAML),
+        ``"auto-round"`` (a ``layer_config``, JSON), or ``"llama.cpp"`` (``--tensor-type`` arguments of llama-quantize,
+        of types of the same size). Layers are called as in the source's folder.
     dtype
         Of the decoded weights: ``"bfloat16"`` or ``"float16"``.
     force
@@ -140,18 +149,24 @@ def convert(
     Returns
     -------
     Path
-        The new folder.
+        ``out``.
 
     Raises
     ------
+    ArgumentError
+        An unknown tool, or a Linear or scheme for which it has no word; an unknown dtype.
     ModelError
         The folder cannot be read, is not quantized, or has a Linear of no known scheme.
     RefusedError
         ``out`` exists, another process writes it, or the disk is too small.
+    StageFileError
+        For another tool: ``checkpoint`` is no recipe, and no folder with a manifest.
     """
     from prismaquant.exporting.dense import densify
 
     check_threads(threads)
+    if to != "dense":
+        return _translate(checkpoint, Path(out), to, force=force)
     return densify(
         _folder(checkpoint),
         Path(out),
@@ -161,6 +176,17 @@ def convert(
         threads=threads,
         progress=progress,
     )
+
+
+def _translate(recipe: PathLike, out: Path, tool: str, *, force: bool) -> Path:
+    from prismaquant.exporting.translation import translate
+    from prismaquant.files.record import write_atomic
+
+    text = translate(read_plan(recipe), tool)
+    if out.exists() and not (force and out.is_file()):
+        raise RefusedError("exists", where=str(out), hint="choose another file, or replace it with --force")
+    write_atomic(out, text.encode())
+    return out
 
 
 def _folder(checkpoint: PathLike) -> Path:

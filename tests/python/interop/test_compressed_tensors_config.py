@@ -23,7 +23,7 @@ from support.tiny_models import build
 
 def test_section_is_parsed_and_resolved_as_intended(tmp_path: Path) -> None:
     model = open_model(build("llama", tmp_path / "llama", num_hidden_layers=3))
-    section = quantization_config(model, {unit.name: unit.scheme for unit in cycled(model, list_schemes()).units})
+    section = quantization_config(model, cycled(model, list_schemes()).units)
     assert section is not None
     parsed = QuantizationConfig.model_validate(json.loads(json.dumps(section)))
     assert list(parsed.config_groups) == list(section["config_groups"])

@@ -12,7 +12,7 @@ import pytest
 from prismaquant.exporting.config import config_json, quantization_config
 from prismaquant.formats import BF16, list_schemes
 from prismaquant.model import Model, open_model
-from support.plans import cycled, mixed
+from support.plans import cycled, mixed, plan_of
 from support.resolvers import compressed_tensors, vllm_new, vllm_old
 from support.tiny_models import build
 
@@ -47,7 +47,7 @@ def names(model: Model) -> Iterator[tuple[str, str, str, str, str]]:
 def test_three_readers_agree_under_every_name(deep: Model, seed: int) -> None:
     plan = mixed(deep, list_schemes(), seed=seed)
     scheme_of = {unit.name: unit.scheme for unit in plan.units}
-    section = quantization_config(deep, scheme_of)
+    section = quantization_config(deep, plan.units)
     assert section is not None
     present = [scheme for scheme in list_schemes() if scheme in scheme_of.values() and scheme != BF16]
     group_of = {BF16: None, **{scheme: f"group_{number:02d}" for number, scheme in enumerate(present)}}
@@ -60,7 +60,7 @@ def test_three_readers_agree_under_every_name(deep: Model, seed: int) -> None:
 
 
 def test_no_layer_is_matched_by_two_expressions(deep: Model) -> None:
-    section = quantization_config(deep, {unit.name: unit.scheme for unit in mixed(deep, list_schemes()).units})
+    section = quantization_config(deep, mixed(deep, list_schemes()).units)
     assert section is not None
     targets = [target for group in section["config_groups"].values() for target in group["targets"]]
     for _, hf_name, vllm_name, _, _ in names(deep):
@@ -88,7 +88,7 @@ def test_no_layer_is_matched_by_two_expressions(deep: Model) -> None:
     ],
 )
 def test_other_layers_are_left_alone(deep: Model, name: str) -> None:
-    section = quantization_config(deep, {unit.name: "FP8_DYNAMIC" for unit in deep.units})
+    section = quantization_config(deep, cycled(deep, ("FP8_DYNAMIC",)).units)
     assert section is not None
     assert compressed_tensors(section, name) is None
     assert vllm_new(section, name, "ColumnParallelLinear") is None
@@ -96,7 +96,7 @@ def test_other_layers_are_left_alone(deep: Model, name: str) -> None:
 
 def test_head_is_ignored_by_name(deep: Model) -> None:
     """A reader that refuses layers without a target must find the head among the ignored ones."""
-    section = quantization_config(deep, {unit.name: "NVFP4A16" for unit in deep.units})
+    section = quantization_config(deep, cycled(deep, ("NVFP4A16",)).units)
     assert section is not None
     for name in ("lm_head", "language_model.lm_head"):
         assert vllm_old(section, name, "ParallelLMHead") is None
@@ -109,7 +109,7 @@ def test_matrices_that_are_no_unit_are_ignored(tmp_path: Path) -> None:
     model = replace(
         model, tensors={**model.tensors, router: shape}, passthrough=tuple(sorted((*model.passthrough, router)))
     )
-    section = quantization_config(model, {unit.name: "NVFP4A16" for unit in model.units})
+    section = quantization_config(model, cycled(model, ("NVFP4A16",)).units)
     assert section is not None
     assert section["ignore"] == [
         "re:.*lm_head$",
@@ -122,7 +122,7 @@ def test_expressions_are_the_documented_ones(deep: Model) -> None:
     for layer in (0, 1, 11):
         schemes[f"model.layers.{layer}.self_attn.qkv_proj"] = "NVFP4A16"
     schemes["model.layers.3.mlp.down_proj"] = "FP8_DYNAMIC"
-    section = quantization_config(deep, schemes)
+    section = quantization_config(deep, plan_of(deep, schemes.values()).units)
     assert section is not None
     assert {name: group["targets"] for name, group in section["config_groups"].items()} == {
         "group_00": [
@@ -142,7 +142,7 @@ def test_expressions_are_the_documented_ones(deep: Model) -> None:
     ],
 )
 def test_top_level_format(deep: Model, schemes: tuple[str, ...], expected: str) -> None:
-    section = quantization_config(deep, {unit.name: unit.scheme for unit in cycled(deep, schemes).units})
+    section = quantization_config(deep, cycled(deep, schemes).units)
     assert section is not None
     assert section["format"] == expected
     assert all(group["format"] != "mixed-precision" for group in section["config_groups"].values())
