@@ -1,4 +1,4 @@
-"""Write a quantized checkpoint as a plain one, every Linear decoded, or its recipe in the words of another tool."""
+"""Write a quantized checkpoint as a plain one, a plain one as NF4, or a recipe in the words of another tool."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ EXAMPLES = """\
 examples:
   prismaquant convert ./Llama-3.2-1B-4.75 -o ./Llama-3.2-1B-dense
   prismaquant convert ./Llama-3.2-1B-4.75 -o ./Llama-3.2-1B-f16 --dtype float16
+  prismaquant convert ./Llama-3.2-1B -o ./Llama-3.2-1B-nf4 --to bitsandbytes
   prismaquant convert recipe.json -o recipe.yaml --to llm-compressor
   prismaquant convert ./Llama-3.2-1B-4.75 -o types.txt --to llama.cpp
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the quantized folder; for another tool also a recipe")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="the quantized folder; for bitsandbytes the plain one; for the recipe of another tool also a recipe",
+    )
     add_output(parser)
     parser.add_argument(
         "--to",
         default="dense",
         metavar="NAME",
-        help="dense, or the tool whose recipe OUT becomes: llm-compressor, modelopt, auto-round, llama.cpp "
-        "(default: %(default)s)",
+        help="dense; bitsandbytes (a whole model in NF4 with double quantization, to compare with); or the tool whose "
+        "recipe OUT becomes: llm-compressor, modelopt, auto-round, llama.cpp (default: %(default)s)",
     )
     parser.add_argument(
         "--dtype", default="bfloat16", metavar="NAME", help="of the weights: bfloat16 or float16 (default: %(default)s)"

@@ -9,7 +9,8 @@ divergence of an FP8 checkpoint. So both models run in float32, on the very weig
    ``torch.inference_mode``: tensors made there do not work in the forward pass of compressed-tensors.
 3. Then all parameters are widened to float32, which is exact. Before step 2, the decoding would fail as in step 1.
 
-Quantized experts are the exception: transformers reads them wrong, so they are decoded before (`experts`).
+Quantized experts are the exception: transformers reads them wrong, so they are decoded before (`experts`). The Linears
+of bitsandbytes are no less: they stay packed and would multiply in bfloat16, so transformers is asked to decode them.
 
 The quantizers of the inputs stay active (per token in FP8_DYNAMIC, per 16 columns in NVFP4): compressed-tensors applies
 them in the forward pass of each Linear, now with float32 scales, as the kernels of engines do.
@@ -68,6 +69,8 @@ def load(folder: Path) -> PreTrainedModel:
         model, info = loaded
         _check_keys(info, folder)
         try:
+            if getattr(model, "is_loaded_in_4bit", False):
+                model = model.dequantize()
             return _widened(model.eval())
         except Exception as cause:
             raise _unusable("loads it, but cannot run it", folder, cause) from cause

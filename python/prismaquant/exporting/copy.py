@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from prismaquant.model import Model
+from prismaquant.model.folder import other_files
 
 __all__ = ["copy_other_files", "nbytes"]
 
 
-def copy_other_files(model: Model, folder: Path) -> None:
-    """Copy them into ``folder``, each to the place that it has below the folder of ``model``."""
-    for path in model.other_files():
-        target = folder / path.relative_to(model.path)
+def copy_other_files(source: Path, folder: Path) -> None:
+    """Copy them from ``source`` to ``folder``, each to the place that it has there."""
+    for path in other_files(source):
+        target = folder / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
 
-def nbytes(model: Model) -> int:
+def nbytes(source: Path) -> int:
     """Bytes of all of them."""
-    return sum(path.stat().st_size for path in model.other_files())
+    return sum(path.stat().st_size for path in other_files(source))

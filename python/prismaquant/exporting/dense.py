@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prismaquant.codec import get_codec
 from prismaquant.errors import ArgumentError, ModelError
-from prismaquant.exporting import config, shards
+from prismaquant.exporting import config, copy, shards
 from prismaquant.exporting.checks.folder import Folder, read_folder
 from prismaquant.exporting.checks.resolution import read_resolution
 from prismaquant.exporting.checks.structure import read_layout, resolve_linear
@@ -18,7 +17,6 @@ from prismaquant.exporting.checksums import write_checksums
 from prismaquant.exporting.publish import publishing
 from prismaquant.exporting.schemes import as_array, suffixes, unpack, weight_shape
 from prismaquant.formats import BF16
-from prismaquant.model.folder import other_files
 from prismaquant.progress import Event, Progress, silent
 
 if TYPE_CHECKING:
@@ -64,9 +62,7 @@ def densify(
         config.FILE: (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode(),
         shards.INDEX: shards.index(layout),
     }
-    others = other_files(checkpoint.resolve())
-    nbytes = sum(shard.nbytes for shard in layout) + sum(map(len, documents.values()))
-    nbytes += sum(path.stat().st_size for path in others)
+    nbytes = sum(shard.nbytes for shard in layout) + sum(map(len, documents.values())) + copy.nbytes(checkpoint)
     with publishing(out, source=checkpoint, nbytes=nbytes, force=force) as target:
         with shards.ShardWriter(target, layout) as writer:
             for name, tensor in folder.tensors.items():
@@ -77,10 +73,7 @@ def densify(
                 writer.write(f"{name}.weight", _decode(folder, name, scheme, dtype, threads))
         for file, data in documents.items():
             (target / file).write_bytes(data)
-        for path in others:
-            copied = target / path.relative_to(checkpoint.resolve())
-            copied.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, copied)
+        copy.copy_other_files(checkpoint, target)
         write_checksums(target)
     progress(Event("convert", len(schemes), len(schemes)))
     return out

@@ -95,7 +95,7 @@ def export(
     _check_renderings(model, scheme_of, plan, cache)
     layout = shards.lay_out(_entries(model, scheme_of), shard_size)
     documents = {config.FILE: config.config_json(model, plan), shards.INDEX: shards.index(layout)}
-    nbytes = sum(shard.nbytes for shard in layout) + sum(map(len, documents.values())) + copy.nbytes(model)
+    nbytes = sum(shard.nbytes for shard in layout) + sum(map(len, documents.values())) + copy.nbytes(model.path)
     journal = Journal(_key(model, plan, layout, input_scales, polish))
     with publishing(Path(out), source=model.path, nbytes=nbytes, force=force, keep=journal.matches) as folder:
         records: list[LinearRecord] = []
@@ -124,7 +124,7 @@ def export(
         journal.close()
         for name, document in documents.items():
             (folder / name).write_bytes(document)
-        copy.copy_other_files(model, folder)
+        copy.copy_other_files(model.path, folder)
         total = sum(entry.nbytes for shard in layout for entry in shard.entries)
         kept = tuple(KeptRecord(name, model.tensors[name].nbytes, reason) for name, reason in model.reasons.items())
         written = Manifest(

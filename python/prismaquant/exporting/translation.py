@@ -26,7 +26,7 @@ def translate(plan: Plan, tool: str) -> str:
         Unknown tool, or a Linear or scheme for which it has no word.
     """
     if tool not in TOOLS:
-        raise ArgumentError(f"unknown tool {tool!r}", hint=f"known: {', '.join(TOOLS)}")
+        raise ArgumentError(f"unknown tool {tool!r}", hint=f"known: dense, bitsandbytes, {', '.join(TOOLS)}")
     return TOOLS[tool](plan)
 
 

@@ -129,18 +129,19 @@ def convert(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Write a quantized folder as a plain one, every Linear decoded, or its recipe in the words of another tool.
+    """Write a quantized folder as a plain one, a plain one as NF4, or a recipe in the words of another tool.
 
     Parameters
     ----------
     checkpoint
-        The quantized folder; for another tool also a recipe.
+        The quantized folder; for ``"bitsandbytes"`` the plain one; for another tool also a recipe.
     out
         The new folder; for another tool the new file.
     to
-        ``"dense"``; ``"llm-compressor"`` (a recipe with config groups, YAML), ``"modelopt"`` (a ``quant_cfg``, YAML),
-        ``"auto-round"`` (a ``layer_config``, JSON), or ``"llama.cpp"`` (``--tensor-type`` arguments of llama-quantize,
-        of types of the same size). Layers are called as in the source's folder.
+        ``"dense"``: every Linear decoded. ``"bitsandbytes"``: every Linear in NF4 with double quantization, without
+        calibration, to compare with. A recipe: ``"llm-compressor"`` (with config groups, YAML), ``"modelopt"`` (a
+        ``quant_cfg``, YAML), ``"auto-round"`` (a ``layer_config``, JSON), or ``"llama.cpp"`` (``--tensor-type``
+        arguments of llama-quantize, of types of the same size). Layers are called as in the source's folder.
     dtype
         Of the decoded weights: ``"bfloat16"`` or ``"float16"``.
     force
@@ -156,26 +157,27 @@ def convert(
     ArgumentError
         An unknown tool, or a Linear or scheme for which it has no word; an unknown dtype.
     ModelError
-        The folder cannot be read, is not quantized, or has a Linear of no known scheme.
+        The folder cannot be read, is not quantized, or has a Linear of no known scheme; for ``"bitsandbytes"``: is
+        quantized already, or has experts.
+    NumericError
+        For ``"bitsandbytes"``: a weight has a NaN or an infinity.
     RefusedError
         ``out`` exists, another process writes it, or the disk is too small.
     StageFileError
         For another tool: ``checkpoint`` is no recipe, and no folder with a manifest.
     """
     from prismaquant.exporting.dense import densify
+    from prismaquant.exporting.nf4 import write_nf4
 
     check_threads(threads)
-    if to != "dense":
-        return _translate(checkpoint, Path(out), to, force=force)
-    return densify(
-        _folder(checkpoint),
-        Path(out),
-        dtype=dtype,
-        force=force,
-        shard_size=parse_bytes(shard_size),
-        threads=threads,
-        progress=progress,
-    )
+    size = parse_bytes(shard_size)
+    if to == "dense":
+        folder = _folder(checkpoint)
+        return densify(folder, Path(out), dtype=dtype, force=force, shard_size=size, threads=threads, progress=progress)
+    if to == "bitsandbytes":
+        model = open(checkpoint)
+        return write_nf4(model, Path(out), force=force, shard_size=size, threads=threads, progress=progress)
+    return _translate(checkpoint, Path(out), to, force=force)
 
 
 def _translate(recipe: PathLike, out: Path, tool: str, *, force: bool) -> Path:

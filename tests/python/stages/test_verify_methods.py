@@ -50,10 +50,19 @@ def of_gptq(weight: torch.Tensor) -> Tensors:
     }
 
 
+def of_bitsandbytes(weight: torch.Tensor) -> Tensors:
+    """Names below the name of the weight, which is flattened."""
+    return {
+        "weight": torch.zeros(weight.numel() // 2, 1, dtype=torch.uint8),
+        "weight.absmax": torch.ones(weight.numel() // 64),
+    }
+
+
 METHODS: Mapping[str, tuple[dict[str, object], Callable[[torch.Tensor], Tensors], str]] = {
     "ModelOpt NVFP4": ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, of_modelopt_nvfp4, "weight_scale"),
     "ModelOpt FP8": ({"quant_method": "modelopt", "quant_algo": "FP8"}, of_modelopt_fp8, "weight_scale"),
     "DeepSeek": ({"quant_method": "fp8", "weight_block_size": [128, 128]}, of_deepseek, "weight_scale_inv"),
+    "bitsandbytes": ({"quant_method": "bitsandbytes"}, of_bitsandbytes, "weight.absmax"),
     "auto-round": ({"quant_method": "auto-round", "bits": 4, "group_size": 32}, of_gptq, "scales"),
 }
 

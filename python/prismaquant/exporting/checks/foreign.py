@@ -69,9 +69,23 @@ def _of_gptq(section: Mapping[str, Any]) -> tuple[_Form, ...]:
     return (_Form("qweight", "I32", (_Scale("scales", ("F16", "BF16", "F32"), (words, 1)),)),)
 
 
+def _of_bitsandbytes(section: Mapping[str, Any]) -> tuple[_Form, ...]:
+    """Two codes in a byte of a single column; blocks of 64, and of 256 blocks where their scales are codes."""
+    return (
+        _Form("weight", "U8", (_Scale("weight.absmax", ("F32",), (32, 1)),)),
+        _Form("weight", "U8", (_Scale("weight.nested_absmax", ("F32",), (256 * 32, 1)),)),
+    )
+
+
 #: ``quant_method`` -> the forms that its tool writes. Sources: ModelOpt's unified export, DeepSeek-V3's folder and
-#: transformers' FineGrainedFP8Config, auto-round's and GPTQModel's packing.
-METHODS = {"modelopt": _of_modelopt, "fp8": _of_fp8, "auto-round": _of_gptq, "gptq": _of_gptq}
+#: transformers' FineGrainedFP8Config, auto-round's and GPTQModel's packing, bitsandbytes' QuantState.
+METHODS = {
+    "modelopt": _of_modelopt,
+    "fp8": _of_fp8,
+    "auto-round": _of_gptq,
+    "gptq": _of_gptq,
+    "bitsandbytes": _of_bitsandbytes,
+}
 
 _PLAIN = ("BF16", "F16", "F32")
 
@@ -105,7 +119,7 @@ def check_foreign(folder: Folder, layout: Layout, method: str) -> Iterator[Check
 
 
 def _check_linear(folder: Folder, name: str, forms: tuple[_Form, ...]) -> Iterator[Check]:
-    tensors = folder.parts.get(name, {})
+    tensors = _tensors(folder, name)
     weight = tensors.get("weight")
     if weight is not None and weight.dtype in _PLAIN:
         return
@@ -119,7 +133,7 @@ def _check_linear(folder: Folder, name: str, forms: tuple[_Form, ...]) -> Iterat
 
 
 def _check_form(folder: Folder, name: str, form: _Form) -> Iterator[Check]:
-    tensors = folder.parts[name]
+    tensors = _tensors(folder, name)
     codes = tensors[form.codes]
     if len(codes.shape) != 2:
         yield Check("tensor-shape", codes.name, f"is {list(codes.shape)}, expected [rows, columns]")
@@ -139,6 +153,12 @@ def _check_form(folder: Folder, name: str, form: _Form) -> Iterator[Check]:
             yield from rules.check_scale(tensor, folder.read(tensor))
     if codes.dtype == "F8_E4M3":
         yield from rules.check_codes(codes, folder.read(codes))
+
+
+def _tensors(folder: Folder, name: str) -> dict[str, TensorInfo]:
+    """Suffix -> tensor, of the Linear ``name``; bitsandbytes names the scales below the weight."""
+    below = folder.parts.get(f"{name}.weight", {})
+    return folder.parts.get(name, {}) | {f"weight.{suffix}": tensor for suffix, tensor in below.items()}
 
 
 def _fits(scale: TensorInfo, codes: TensorInfo, block: tuple[int, int]) -> bool:
