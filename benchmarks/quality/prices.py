@@ -29,6 +29,7 @@ from prismaquant.files.sensitivity import Sensitivity, UnitSensitivity
 from prismaquant.formats import get_scheme
 from prismaquant.pipeline.work import render_cache
 from prismaquant.rendering.cache import RenderCache
+from prismaquant.rendering.input_scale import static_scale
 from prismaquant.streaming.tokens import read_tokens
 
 #: What is priced: one of each kind, and what their inputs cost.
@@ -81,7 +82,8 @@ def change(cache: RenderCache, model: pq.Model, unit: UnitSensitivity, scheme: s
         return weights, {}
 
     def served(x: torch.Tensor, activations: str) -> torch.Tensor:
-        return quantize_input(x.flatten(0, -2), activations, unit.input_global_scale).view(x.shape)
+        scale = static_scale(activations, unit.input_amax, unit.input_global_scale)
+        return quantize_input(x.flatten(0, -2), activations, scale).view(x.shape)
 
     return weights, dict.fromkeys(weights, functools.partial(served, activations=facts.activations))
 

@@ -66,26 +66,26 @@ class Scheme:
     ----------
     name
         The preset name of compressed-tensors, which is also the name on the command line and in the recipe (``FP8A16``,
-        which has none, is named after the others).
+        which has none, is named after the others; ``FP8_STATIC`` is its ``FP8``, which people use for both).
     weight_format
         Name of the weight format (see `list_formats`).
     activations
-        ``None``: 16-bit activations. ``"nvfp4"``: dynamic NVFP4 with a calibrated static ``input_global_scale``. All
-        others are dynamic: ``"mxfp4"``, ``"mxfp8"``, ``"fp8_token"`` and ``"int8_token"`` (per token), ``"fp8_group"``
-        (per token and 128 columns).
+        ``None``: 16-bit activations. ``"nvfp4"``: dynamic NVFP4 with a calibrated static ``input_global_scale``.
+        ``"fp8_static"``: FP8 with a calibrated static ``input_scale``. All others are dynamic: ``"mxfp4"``,
+        ``"mxfp8"``, ``"fp8_token"`` and ``"int8_token"`` (per token), ``"fp8_group"`` (per token and 128 columns).
     multiple
         Engines serve only weights whose rows and columns are multiples of it.
     """
 
     name: str
     weight_format: str
-    activations: Literal["nvfp4", "mxfp4", "mxfp8", "fp8_token", "fp8_group", "int8_token"] | None = None
+    activations: Literal["nvfp4", "mxfp4", "mxfp8", "fp8_token", "fp8_static", "fp8_group", "int8_token"] | None = None
     multiple: int = 1
 
     @property
-    def needs_input_amax(self) -> bool:
-        """Whether the stored tensors include a scale that is calibrated on inputs."""
-        return self.activations == "nvfp4"
+    def input_scale(self) -> str | None:
+        """Suffix of the stored scale that is calibrated on inputs, F32 ``[1]``; ``None``: there is none."""
+        return {"nvfp4": "input_global_scale", "fp8_static": "input_scale"}.get(self.activations or "")
 
 
 BF16 = "BF16"
@@ -101,6 +101,7 @@ _SCHEMES = {
         Scheme("MXFP8", "mxfp8_e4m3", activations="mxfp8"),
         Scheme("FP8A16", "fp8_e4m3_channel"),
         Scheme("FP8_DYNAMIC", "fp8_e4m3_channel", activations="fp8_token"),
+        Scheme("FP8_STATIC", "fp8_e4m3_tensor", activations="fp8_static"),
         Scheme("FP8_BLOCK", "fp8_e4m3_block", activations="fp8_group", multiple=128),
         Scheme("W8A8", "int8_channel", activations="int8_token"),
         Scheme(BF16, "bf16"),
@@ -158,8 +159,8 @@ def format_info(name: str) -> FormatInfo:
 
 def stored_bytes(scheme: Scheme, rows: int, columns: int) -> int:
     """Bytes of all tensors stored for a Linear ``[rows, columns]`` under ``scheme``: codes, block and global scales."""
-    input_global_scale = 4 if scheme.needs_input_amax else 0
-    return _weight_bytes(scheme.weight_format, rows, columns) + input_global_scale
+    input_scale = 4 if scheme.input_scale else 0
+    return _weight_bytes(scheme.weight_format, rows, columns) + input_scale
 
 
 def blocks(scheme: Scheme) -> tuple[int, int]:

@@ -10,13 +10,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from itertools import cycle
 from pathlib import Path
 
 import prismaquant as pq
-from prismaquant.formats import BF16, get_scheme, list_schemes, why_not
-from prismaquant.model import Model, Unit
-from support.plans import plan_of, sensitivity_of
+from prismaquant.files.plan import Plan
+from prismaquant.formats import BF16, list_schemes
+from prismaquant.model import Model
+from support.plans import sensitivity_of, spread
 from support.tiny_models import ARCHITECTURES, MULTIMODAL, build
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +34,7 @@ CLASSES = {
     "MXFP8": "CompressedTensorsW8A8Mxfp8",
     "FP8A16": "CompressedTensorsW8A16Fp8",
     "FP8_DYNAMIC": "CompressedTensorsW8A8Fp8",
+    "FP8_STATIC": "CompressedTensorsW8A8Fp8",
     "FP8_BLOCK": "CompressedTensorsW8A8Fp8",
     "W8A8": "CompressedTensorsW8A8Int8",
     BF16: None,
@@ -45,19 +46,14 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def fits(scheme: str, unit: Unit) -> bool:
-    return not any(why_not(get_scheme(scheme), linear.rows, linear.columns) for linear in unit.linears)
-
-
 def engine_name(source: Model, name: str) -> str:
     """What vLLM calls the module: it nests the language models of those that also see in one way."""
     layers = re.escape(source.architecture.layers)
     return re.sub(rf"^{layers}[.]", "language_model.model.layers.", name) if source.outside else name
 
 
-def judge(python: str, source: Model, schemes: list[str], folder: Path) -> tuple[int, list[str]]:
+def judge(python: str, source: Model, plan: Plan, folder: Path) -> tuple[int, list[str]]:
     """Number of layers that are served as they should be, and what is wrong with the others."""
-    plan = plan_of(source, schemes)
     pq.export(source, plan, folder, sensitivity=sensitivity_of(source, 8.0), force=True)
     asked = zip(source.units, plan.units, strict=True)
     # Banks of experts have methods instead of schemes, which only their kernels' makers choose.
@@ -90,14 +86,11 @@ def main(python: str, engine: str) -> int:
             for kind in (*ARCHITECTURES, *MULTIMODAL)
         ]
         for title, source, menu in cases:
-            turns = cycle(menu)
-            chosen = []
-            for unit in source.units:
-                scheme = next(turns)
-                chosen.append(scheme if fits(scheme, unit) else BF16)
-            right, wrong = judge(python, source, chosen, work / "out")
+            plan = spread(source, menu)
+            right, wrong = judge(python, source, plan, work / "out")
             failures += wrong
-            say(f"| {title} | {', '.join(sorted(set(chosen)))} | {right} of {right + len(wrong)} |")
+            used = ", ".join(sorted({unit.scheme for unit in plan.units}))
+            say(f"| {title} | {used} | {right} of {right + len(wrong)} |")
     sys.stderr.writelines(f"{failure}\n" for failure in failures)
     return int(bool(failures))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_input_global_scales", "quantize_input"]
 
-#: Format of the values of quantized inputs, by `Scheme.activations`, and columns of a token that are one row of it.
+#: By `Scheme.activations`, static FP8 aside: format of the values of quantized inputs, and columns that one row has.
 _FORMATS: dict[str, tuple[str, int | None]] = {
     "nvfp4": ("nvfp4", None),
     "mxfp4": ("mxfp4", None),
@@ -27,13 +27,15 @@ _FORMATS: dict[str, tuple[str, int | None]] = {
     "int8_token": ("int8_token", None),
 }
 
+_LARGEST_E4M3 = 448.0
+
 #: What the largest input of the calibration becomes, over the largest that NVFP4 can hold: below 1 there is room for
 #: larger ones, above 1 the largest are clipped.
 _LOADS = (0.5, 0.75, 1.0, 1.5, 2.0)
 
 
 def quantize_input(
-    x: torch.Tensor, activations: str, input_global_scale: float | None, threads: int | None = None
+    x: torch.Tensor, activations: str, static_scale: float | None, threads: int | None = None
 ) -> torch.Tensor:
     """``x [tokens, columns]`` as the engine sees it: float32, rounded to the values that the kernels compute with.
 
@@ -41,13 +43,18 @@ def quantize_input(
     ----------
     activations
         As in `Scheme.activations`.
-    input_global_scale
-        Divisor, for ``"nvfp4"``.
+    static_scale
+        As `prismaquant.rendering.input_scale.static_scale` gives it.
     """
+    if activations == "fp8_static":
+        assert static_scale is not None
+        codes = (x / static_scale).clamp(-_LARGEST_E4M3, _LARGEST_E4M3).to(torch.float8_e4m3fn)
+        return codes.float() * static_scale
     format, group = _FORMATS[activations]
-    scale = input_global_scale if activations == "nvfp4" else None
     rows = x.cpu() if group is None else x.cpu().reshape(-1, group)
-    rounded: torch.Tensor = get_codec(format).roundtrip(rows, scale_rule="amax", global_scale=scale, threads=threads)
+    rounded: torch.Tensor = get_codec(format).roundtrip(
+        rows, scale_rule="amax", global_scale=static_scale, threads=threads
+    )
     return rounded.view(x.shape).to(x.device)
 
 

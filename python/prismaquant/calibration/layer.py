@@ -81,7 +81,7 @@ def probe_layer(
     statistics: dict[str, LinearStatistics] = {}
     scales: dict[str, float] = {}
     prices: dict[str, UnitPrices] = {}
-    static = [unit for unit in units if any(scheme.needs_input_amax for scheme in fitting(unit, settings.menu))]
+    static = [unit for unit in units if any(x.activations == "nvfp4" for x in fitting(unit, settings.menu))]
     for part, of_part in groupby(visits, key=lambda visit: visit.part):
         if kinds[part] == "statistics":
             statistics = collect(of_part, grams=settings.grams)

@@ -21,6 +21,7 @@ from prismaquant.files.sensitivity import Sensitivity, UnitSensitivity, price_su
 from prismaquant.formats import get_scheme
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
+from prismaquant.rendering.input_scale import static_scale
 from prismaquant.streaming import Batch, Spool, Windows
 from prismaquant.streaming.forward import Forward
 from prismaquant.streaming.skeleton import Skeleton
@@ -213,7 +214,8 @@ class _Run:
                 weights = decoded(unit, rendering, self._skeleton.device, self._threads)
                 served = {}
                 if scheme.activations is not None:
-                    how = ServedInput(scheme.activations, known.input_global_scale)
+                    scale = static_scale(scheme.activations, known.input_amax, known.input_global_scale)
+                    how = ServedInput(scheme.activations, scale)
                     served = dict.fromkeys((linear.name for linear in unit.linears), how)
                 with (
                     with_weights(self._skeleton, weights),

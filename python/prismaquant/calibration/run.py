@@ -96,7 +96,7 @@ def probe(
     """
     settings = _settings(schemes, preset, prices, cache, threads, grams, keep_grams)
     parts = {"preview" if preview else "statistics": Windows(draw.statistics, probes)}
-    if len(draw.ranges) and any(scheme.needs_input_amax for scheme in settings.menu):
+    if len(draw.ranges) and any(scheme.activations == "nvfp4" for scheme in settings.menu):
         parts["ranges"] = Windows(draw.ranges)
     if not preview:
         parts["prices"] = Windows(draw.prices, price_probes)

@@ -13,6 +13,7 @@ from prismaquant.calibration.prices import PRICES, LinearErrors, UnitErrors
 from prismaquant.codec import get_codec
 from prismaquant.files.sensitivity import Candidate
 from prismaquant.formats import Scheme, stored_bytes
+from prismaquant.rendering.input_scale import static_scale
 
 if TYPE_CHECKING:
     from prismaquant.calibration.collect import LinearStatistics
@@ -34,7 +35,7 @@ class UnitPrices:
     renderings
         By weight format.
     input_global_scale
-        Divisor of the inputs, for schemes that store one.
+        Divisor of the inputs, for NVFP4.
     prices
         Names of `PRICES`.
     """
@@ -53,6 +54,9 @@ class UnitPrices:
         self._unit, self._menu, self._renderings, self._statistics = unit, menu, renderings, statistics
         self._input_global_scale, self._threads = input_global_scale, threads
         # A weight that is stored as it is costs exactly nothing while its inputs are left alone.
+        self._input_amax = max(
+            (statistics[x.name].input_amax for x in unit.linears if x.name in statistics), default=0.0
+        )
         self._inexact = [x for x in menu if x.activations or any(renderings[x.weight_format].squared_error.values())]
         self._prices = {name: PRICES[name]() for name in prices}
         self._tokens: list[int] = []  # of each window
@@ -105,7 +109,7 @@ class UnitPrices:
             if scheme.activations is not None and len(seen.input):
                 key = id(seen.input), scheme.activations  # fused siblings hold one input
                 if key not in inputs:
-                    scale = self._input_global_scale
+                    scale = static_scale(scheme.activations, self._input_amax, self._input_global_scale)
                     inputs[key] = quantize_input(seen.input, scheme.activations, scale, self._threads) - seen.input
                 errors[index] += inputs[key] @ weight.T
         return LinearErrors(seen, errors, self._weight_mse(name, seen), statistics)

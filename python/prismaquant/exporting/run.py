@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prismaquant.errors import ModelError, RefusedError, StageFileError
+from prismaquant.errors import ModelError, NumericError, RefusedError, StageFileError
 from prismaquant.exporting import config, copy, schemes, shards
 from prismaquant.exporting.checksums import write_checksums
 from prismaquant.exporting.journal import Journal
@@ -19,7 +19,7 @@ from prismaquant.files.manifest import KeptRecord, LinearRecord, Manifest
 from prismaquant.formats import BF16, get_scheme, why_not
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
-from prismaquant.rendering.input_scale import input_global_scale
+from prismaquant.rendering.input_scale import static_scale
 from prismaquant.rendering.render import needs_grams
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def export(
     """
     _check(model, plan)
     scheme_of = {unit.name: unit.scheme for unit in plan.units}
-    input_scales = _input_global_scales(model, scheme_of, sensitivity)
+    input_scales = _input_scales(model, scheme_of, sensitivity)
     _check_renderings(model, scheme_of, plan, cache)
     layout = shards.lay_out(_entries(model, scheme_of), shard_size)
     documents = {config.FILE: config.config_json(model, plan), shards.INDEX: shards.index(layout)}
@@ -201,9 +201,9 @@ def _check_renderings(model: Model, scheme_of: dict[str, str], plan: Plan, cache
             )
 
 
-def _input_global_scales(model: Model, scheme_of: dict[str, str], sensitivity: Sensitivity | None) -> dict[str, float]:
-    """Divisor of the inputs of each unit whose scheme stores one: siblings see the same input."""
-    units = [unit for unit in model.units if get_scheme(scheme_of[unit.name]).needs_input_amax]
+def _input_scales(model: Model, scheme_of: dict[str, str], sensitivity: Sensitivity | None) -> dict[str, float]:
+    """Scale of the inputs of each unit whose scheme stores one: siblings see the same input."""
+    units = [unit for unit in model.units if get_scheme(scheme_of[unit.name]).input_scale]
     if not units:
         return {}
     if sensitivity is None:
@@ -225,18 +225,19 @@ def _input_global_scales(model: Model, scheme_of: dict[str, str], sensitivity: S
     chosen = {unit.name: unit.input_global_scale for unit in sensitivity.units}
     found = {}
     for unit in units:
+        scheme = get_scheme(scheme_of[unit.name])
+        amax = max(seen[linear.name] for linear in unit.linears)
         try:
-            of_range = input_global_scale(max(seen[linear.name] for linear in unit.linears))
-        except ValueError as cause:
+            scale = static_scale(scheme.activations, amax, chosen.get(unit.name))
+        except NumericError as cause:
             raise StageFileError(str(cause), where=f"sensitivity, {unit.name}") from cause
-        scale = chosen.get(unit.name)
-        found[unit.name] = of_range if scale is None else scale
-        if not (math.isfinite(found[unit.name]) and found[unit.name] > 0):
+        if scale is None or not (math.isfinite(scale) and scale > 0):
             raise StageFileError(
-                f"input_global_scale is {scale}, expected a positive number",
+                f"{scheme.input_scale} is {scale}, expected a positive number",
                 where=f"sensitivity, {unit.name}",
                 hint="the sensitivity is damaged: probe again",
             )
+        found[unit.name] = scale
     return found
 
 

@@ -1,8 +1,8 @@
 """From a scheme to its form on disk: compressed-tensors arguments, and tensors by name, dtype and shape.
 
 A new scheme is one entry of `_ARGUMENTS` (what the engine is told); how its weight format is stored says the table of
-`prismaquant.codec.storage`. Beside the weight, ``input_global_scale`` (``448 * 6 / max |x|``, or what the probe chose)
-is a divisor in F32 ``[1]``.
+`prismaquant.codec.storage`. Beside the weight, in F32 ``[1]``: ``input_global_scale`` of NVFP4, a divisor (``448 * 6 /
+max |x|``, or what the probe chose), and ``input_scale`` of static FP8, a multiplier (``max |x| / 448``).
 """
 
 from __future__ import annotations
@@ -48,12 +48,11 @@ WEIGHT_PARTS = (
     "weight_shape",
     "weight_zero_point",
     "input_global_scale",
+    "input_scale",
 )
 
 #: Rows and columns that every scheme can store.
 ANY_SIZE = 128
-
-_INPUT_GLOBAL_SCALE = "input_global_scale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +112,11 @@ _ARGUMENTS = {
     "FP8_DYNAMIC": GroupArguments(
         "float-quantized", _FP8_CHANNELS, {**_FP8, "strategy": "token", "symmetric": True, "dynamic": True}
     ),
+    "FP8_STATIC": GroupArguments(
+        "float-quantized",
+        {**_FP8, "strategy": "tensor", "symmetric": True, "dynamic": False},
+        {**_FP8, "strategy": "tensor", "symmetric": True, "dynamic": False, "observer": "static_minmax"},
+    ),
     "FP8_BLOCK": GroupArguments(
         "float-quantized",
         {**_FP8, "strategy": "block", "block_structure": [128, 128], "symmetric": True, "dynamic": False},
@@ -146,8 +150,8 @@ def expected(scheme: str, rows: int, columns: int) -> dict[str, tuple[str, tuple
     """
     facts = get_scheme(scheme)
     found = stored(facts.weight_format, rows, columns)
-    if facts.needs_input_amax:
-        found[_INPUT_GLOBAL_SCALE] = ("F32", (1,))
+    if facts.input_scale:
+        found[facts.input_scale] = ("F32", (1,))
     return found
 
 
@@ -174,7 +178,7 @@ def tensors(scheme: str, quantized: Quantized, input_scale: float | None = None)
     Parameters
     ----------
     input_scale
-        Divisor of the unit's inputs; only for schemes with `Scheme.needs_input_amax`.
+        Of the unit's inputs; only for schemes with a `Scheme.input_scale`.
 
     Raises
     ------
@@ -182,10 +186,11 @@ def tensors(scheme: str, quantized: Quantized, input_scale: float | None = None)
         If the scheme needs ``input_scale`` and it is missing, not positive or not finite.
     """
     found: dict[str, tuple[str, Array]] = {**pack(quantized, scheme)}
-    if get_scheme(scheme).needs_input_amax:
+    suffix = get_scheme(scheme).input_scale
+    if suffix:
         if input_scale is None or not (math.isfinite(input_scale) and input_scale > 0):
-            raise NumericError(f"the global scale of the inputs is {input_scale}", hint="probe the model again")
-        found[_INPUT_GLOBAL_SCALE] = ("F32", np.array([input_scale], ARRAY_DTYPES["F32"]))
+            raise NumericError(f"{suffix} is {input_scale}", hint="probe the model again")
+        found[suffix] = ("F32", np.array([input_scale], ARRAY_DTYPES["F32"]))
     return found
 
 

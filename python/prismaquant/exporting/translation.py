@@ -46,6 +46,7 @@ _NVFP4 = {"num_bits": _E2M1, "block_sizes": {-1: 16, "type": "dynamic", "scale_b
 _MXFP4 = {"num_bits": _E2M1, "block_sizes": {-1: 32, "type": "dynamic", "scale_bits": _E8M0}}
 _MXFP8 = {"num_bits": _E4M3, "block_sizes": {-1: 32, "type": "dynamic", "scale_bits": _E8M0}}
 _CHANNEL_FP8 = {"num_bits": _E4M3, "axis": 0}
+_TENSOR_FP8 = {"num_bits": _E4M3, "axis": None}
 _MODELOPT: Mapping[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "NVFP4": (_NVFP4, _NVFP4),
     "NVFP4A16": (_NVFP4, None),
@@ -56,6 +57,7 @@ _MODELOPT: Mapping[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "MXFP8A16": (_MXFP8, None),
     "FP8A16": (_CHANNEL_FP8, None),
     "FP8_DYNAMIC": (_CHANNEL_FP8, {"num_bits": _E4M3, "type": "dynamic", "block_sizes": {-1: None}}),
+    "FP8_STATIC": (_TENSOR_FP8, _TENSOR_FP8),
     "FP8_BLOCK": (
         {"num_bits": _E4M3, "block_sizes": {-1: 128, -2: 128}},
         {"num_bits": _E4M3, "type": "dynamic", "block_sizes": {-1: 128}},
@@ -98,6 +100,10 @@ _AUTO_ROUND: Mapping[str, dict[str, Any]] = {
     "FP8_DYNAMIC": {
         **{"bits": 8, "group_size": -1, "data_type": "fp"},
         **{"act_bits": 8, "act_group_size": -1, "act_data_type": "fp", "act_dynamic": True},
+    },
+    "FP8_STATIC": {
+        **{"bits": 8, "group_size": 0, "data_type": "fp"},
+        **{"act_bits": 8, "act_group_size": 0, "act_data_type": "fp", "act_dynamic": False},
     },
     "FP8_BLOCK": {
         **{"bits": 8, "group_size": [128, 128], "data_type": "fp"},
@@ -156,7 +162,7 @@ _GGUF_TYPES = {
     **dict.fromkeys(("NVFP4", "NVFP4A16"), "nvfp4"),
     **dict.fromkeys(("MXFP4", "MXFP4A16"), "mxfp4"),
     "W4A16": "q4_0",
-    **dict.fromkeys(("MXFP8", "MXFP8A16", "FP8A16", "FP8_DYNAMIC", "FP8_BLOCK", "W8A8"), "q8_0"),
+    **dict.fromkeys(("MXFP8", "MXFP8A16", "FP8A16", "FP8_DYNAMIC", "FP8_STATIC", "FP8_BLOCK", "W8A8"), "q8_0"),
     BF16: "bf16",
 }
 

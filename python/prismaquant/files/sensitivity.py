@@ -91,8 +91,7 @@ class UnitSensitivity:
     Attributes
     ----------
     input_global_scale
-        Divisor of the inputs under schemes that store one (NVFP4), chosen on windows of its own; ``None``: no such
-        scheme was priced.
+        Divisor of the inputs under NVFP4, chosen on windows of its own; ``None``: it was not priced.
     coverage
         Tokens that each expert of a bank saw, of those of the statistics; empty for other units.
     """
@@ -102,6 +101,11 @@ class UnitSensitivity:
     candidates: tuple[Candidate, ...]
     input_global_scale: float | None = None
     coverage: tuple[record.Count, ...] = ()
+
+    @property
+    def input_amax(self) -> float:
+        """Largest absolute input of its Linears."""
+        return max(linear.input_amax for linear in self.linears)
 
     @property
     def pooled(self) -> tuple[int, ...]:

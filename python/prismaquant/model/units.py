@@ -76,6 +76,14 @@ class Unit:
     module: str = ""
 
     @property
+    def siblings(self) -> tuple[tuple[Linear, ...], ...]:
+        """Its Linears, those together that share their input: all, or of each expert gate and up, and then down."""
+        if not self.experts:
+            return (self.linears,)
+        starts = range(0, len(self.linears), 3)
+        return tuple(part for i in starts for part in (self.linears[i : i + 2], self.linears[i + 2 : i + 3]))
+
+    @property
     def parameters(self) -> int:
         """Weights of all Linears."""
         return sum(linear.parameters for linear in self.linears)

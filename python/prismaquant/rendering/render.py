@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from prismaquant.codec import get_codec
 from prismaquant.errors import Error, RefusedError
-from prismaquant.formats import BF16, get_scheme
+from prismaquant.formats import BF16, format_info, get_scheme
 from prismaquant.solver import preset_needs_gram, shared_global_scale, solve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from prismaquant.codec import Quantized
     from prismaquant.model import Model, Unit
-    from prismaquant.types import Tensor
+    from prismaquant.types import Array, Tensor
 
 __all__ = ["Grams", "Rendering", "needs_grams", "render"]
 
@@ -98,6 +101,9 @@ def render(
 ) -> Rendering:
     """Solve every Linear of ``unit`` in ``format``, with one global scale for all of them where the format has one.
 
+    Where a format has one scale per tensor and no other, siblings that share their input are solved as one matrix: an
+    engine that stacks them keeps one scale.
+
     Parameters
     ----------
     format
@@ -130,17 +136,42 @@ def render(
     weights = {linear.name: model.read_weight(linear) for linear in unit.linears}
     scale = shared_global_scale(list(weights.values()), format, preset=preset)
     quantized, squared_error = {}, {}
-    for name, weight in weights.items():
-        known = {} if grams is None or not uses_grams else _fields(grams[name])
+    for group in unit.siblings if _has_one_scale(format) else [(linear,) for linear in unit.linears]:
+        names = [linear.name for linear in group]
+        known = {} if grams is None or not uses_grams else _statistics([grams[name] for name in names])
+        stacked = weights[names[0]] if len(names) == 1 else np.concatenate([weights[name] for name in names])
         try:
-            solution = solve(weight, format, preset=preset, global_scale=scale, threads=threads, **known)
+            solution = solve(stacked, format, preset=preset, global_scale=scale, threads=threads, **known)
         except Error as error:
-            error.add_note(f"in {name}, to {format} by {preset}")
+            error.add_note(f"in {', '.join(names)}, to {format} by {preset}")
             raise
-        quantized[name] = solution.quantized
-        squared_error[name] = solution.report.squared_error
+        if len(names) == 1:
+            quantized[names[0]] = solution.quantized
+            squared_error[names[0]] = solution.report.squared_error
+            continue
+        parts = np.split(solution.quantized.codes, np.cumsum([linear.rows for linear in group])[:-1])
+        for linear, codes in zip(group, parts, strict=True):
+            part = replace(solution.quantized, shape=(linear.rows, linear.columns), codes=codes)
+            quantized[linear.name] = part
+            squared_error[linear.name] = get_codec(format).squared_error(weights[linear.name], part, threads=threads)
     return Rendering(unit.name, format, quantized, squared_error)
 
 
-def _fields(grams: Grams) -> dict[str, Any]:
-    return {field.name: getattr(grams, field.name) for field in fields(grams)}
+def _has_one_scale(format: str) -> bool:
+    """Whether one block scale reaches over the whole tensor."""
+    facts = format_info(format)
+    return bool(facts.scale_bits) and facts.block_rows == facts.block_columns == 0
+
+
+def _statistics(grams: Sequence[Grams]) -> dict[str, Any]:
+    """What `solve` takes for siblings, one below the other: they share their input, rows then count each for itself."""
+    known = {field.name: getattr(grams[0], field.name) for field in fields(Grams)}
+    if len(grams) > 1:
+        known["output_gram"] = np.concatenate([_of_rows(np.asarray(each.output_gram)) for each in grams])
+    return known
+
+
+def _of_rows(blocks: Array) -> Array:
+    """The diagonal, ``[rows, 1]``, of diagonal blocks ``[rows, b]`` that lie one below the other."""
+    rows = np.arange(blocks.shape[0])
+    return blocks[rows, rows % blocks.shape[1], None]

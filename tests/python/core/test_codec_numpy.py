@@ -111,7 +111,7 @@ def test_what_is_stored(weight: Array, format: str) -> None:
 @pytest.mark.parametrize("name", list_schemes())
 def test_stored_bytes_of_a_scheme_are_those_of_its_tensors(weight: Array, name: str) -> None:
     scheme = get_scheme(name)
-    input_scale = 4 if scheme.needs_input_amax else 0
+    input_scale = 4 if scheme.input_scale else 0
     whole = weight[:, : COLUMNS // 128 * 128]  # of blocks of every scheme
     assert stored_bytes(scheme, *whole.shape) == get_codec(scheme.weight_format).encode(whole).nbytes + input_scale
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from prismaquant.exporting import schemes
 from prismaquant.exporting.run import export
 from prismaquant.exporting.verify import verify
 from prismaquant.files.plan import Plan
-from prismaquant.formats import BF16, get_scheme, list_schemes, why_not
-from prismaquant.model import Model, Unit, open_model
+from prismaquant.formats import BF16, list_schemes
+from prismaquant.model import Model, open_model
 from prismaquant.streaming.model_class import model_class, read_config
 from prismaquant.types import Array
-from support.plans import cycled, plan_of, sensitivity_of
+from support.plans import cycled, fits, plan_of, sensitivity_of, spread
 from support.tiny_models import ARCHITECTURES, MULTIMODAL, build
 
 #: Five schemes over four units per layer: every kind of unit meets several, none is the same in all layers.
@@ -65,8 +64,7 @@ def test_mixed_folder_loads_with_the_weights_we_decode(name: str, tmp_path: Path
     source = source_of("bundled" if name == "all schemes" else name, tmp_path, tiny_llama)
     plan = cycled(source, SCHEMES)
     if name == "all schemes":
-        turns = cycle(list_schemes())
-        plan = plan_of(source, [next(x for x in turns if _fits(x, unit)) for unit in source.units])
+        plan = spread(source, list_schemes())
         assert {unit.scheme for unit in plan.units} == {*list_schemes()}
     export(source, plan, tmp_path / "out", sensitivity=sensitivity_of(source, 8.0), shard_size=10**5)
     model, info = load(tmp_path / "out")
@@ -127,10 +125,6 @@ def observed(tiny_llama: Path) -> tuple[torch.Tensor, torch.Tensor, dict[str, fl
         return ids, model(ids).logits.float().log_softmax(-1), amax
 
 
-def _fits(scheme: str, unit: Unit) -> bool:
-    return not any(why_not(get_scheme(scheme), linear.rows, linear.columns) for linear in unit.linears)
-
-
 @pytest.mark.parametrize(
     ("scheme", "most"),
     [
@@ -143,6 +137,7 @@ def _fits(scheme: str, unit: Unit) -> bool:
         ("MXFP8", 0.01),
         ("FP8A16", 0.01),
         ("FP8_DYNAMIC", 0.01),
+        ("FP8_STATIC", 0.01),
         ("FP8_BLOCK", 0.01),
         ("W8A8", 0.01),
         (BF16, 0.0),
@@ -154,7 +149,7 @@ def test_uniform_folder_of_the_bundled_model_stays_close_to_it(
     ids, expected, amax = observed
     source = open_model(tiny_llama)
     sensitivity = sensitivity_of(source, amax)
-    schemes = [scheme if _fits(scheme, unit) else BF16 for unit in source.units]
+    schemes = [scheme if fits(scheme, unit) else BF16 for unit in source.units]
     export(source, plan_of(source, schemes), tmp_path / "out", sensitivity=sensitivity)
     model, info = load(tmp_path / "out")
     assert not any(info.values()), info

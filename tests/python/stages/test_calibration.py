@@ -18,6 +18,7 @@ from prismaquant.errors import ArgumentError, FormatError, ModelError
 from prismaquant.files import sensitivity as sensitivity_file
 from prismaquant.model import Model, open_model
 from prismaquant.rendering.cache import RenderCache
+from prismaquant.rendering.input_scale import static_scale
 from prismaquant.solver import solve
 from prismaquant.streaming import Batch, Observation, Tokens, Visit
 from support import autograd_oracle
@@ -193,7 +194,8 @@ def test_prices_are_those_of_the_rendered_bytes_and_served_inputs(model, result,
     ids = np.concatenate([draw.statistics, draw.ranges, draw.prices])
     x, g = autograd_oracle.observe(model.path, ids, 3, [linear.name], seed=5)[linear.name]
     x, g = x[-4 * 24 :], g[:, -4 * 24 :].double().numpy()
-    served = x if facts.activations is None else quantize_input(x, facts.activations, measured.input_global_scale)
+    scale = static_scale(facts.activations, measured.input_amax, measured.input_global_scale)
+    served = x if facts.activations is None else quantize_input(x, facts.activations, scale)
     assert torch.equal(served, x) == (scheme == "NVFP4A16")
     dy = served.double().numpy() @ decoded.T - x.double().numpy() @ weight.astype(np.float64).T
     products = np.einsum("kto,to->kt", g, dy)
@@ -240,6 +242,10 @@ def test_quantized_inputs_are_those_of_compressed_tensors() -> None:
         scale, zero_point = compute_dynamic_scales_and_zp(x[None], args, None)
         expected = lifecycle.fake_quantize(x[None], scale, zero_point, args)[0]
         assert torch.equal(quantize_input(x, formats.get_scheme(preset).activations, None), expected)
+    args = preset_name_to_scheme("FP8", ["Linear"]).input_activations
+    static = torch.tensor([static_scale("fp8_static", 6.0)])  # clips what is larger
+    expected = lifecycle.fake_quantize(x[None], static, torch.zeros(1), args)[0]
+    assert torch.equal(quantize_input(x, "fp8_static", float(static)), expected)
     args = preset_name_to_scheme("NVFP4", ["Linear"]).input_activations
     divisor = torch.tensor([448.0 * 6 / float(x.abs().max())])
     scale, zero_point = compute_dynamic_scales_and_zp(x[None], args, None, global_scale=divisor)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-from itertools import cycle
 
 import numpy as np
 import pytest
 
 import prismaquant as pq
 from prismaquant.errors import ArgumentError, ModelError, RefusedError
-from prismaquant.formats import BF16, get_scheme, list_schemes, why_not
-from support.plans import cycled, plan_of, sensitivity_of
+from prismaquant.formats import BF16, list_schemes
+from support.plans import cycled, sensitivity_of, spread
 from support.tiny_models import build
-
-
-def _fits(scheme, unit):
-    return not any(why_not(get_scheme(scheme), linear.rows, linear.columns) for linear in unit.linears)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +22,7 @@ def source(tiny_llama):
 @pytest.fixture(scope="module")
 def quantized(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("convert") / "out"
-    turns = cycle(list_schemes())
-    plan = plan_of(source, [next(x for x in turns if _fits(x, unit)) for unit in source.units])
-    pq.export(source, plan, out, sensitivity=sensitivity_of(source), shard_size=10**6)
+    pq.export(source, spread(source, list_schemes()), out, sensitivity=sensitivity_of(source), shard_size=10**6)
     return out
 
 

@@ -13,6 +13,7 @@ from safetensors import deserialize
 from prismaquant.codec import get_codec
 from prismaquant.exporting import schemes
 from prismaquant.exporting.run import export
+from prismaquant.exporting.verify import verify
 from prismaquant.files import manifest
 from prismaquant.formats import BF16, format_info, get_scheme, list_schemes, stored_bytes, why_not
 from prismaquant.model import Model, open_model
@@ -101,6 +102,19 @@ def test_activation_scale_is_a_divisor_shared_by_the_unit(model: Model, exported
     # the hand-made sensitivity says 3, 6 and 9 for the three siblings
     for linear in unit.linears:
         assert array(stored[f"{linear.name}.input_global_scale"]) == np.float32(448 * 6) / np.float32(9)
+
+
+def test_static_fp8_has_one_scale_of_weights_and_one_of_inputs_for_the_unit(model: Model, tmp_path: Path) -> None:
+    export(model, cycled(model, ["FP8_STATIC"]), tmp_path / "out", sensitivity=sensitivity_of(model))
+    stored = tensors(tmp_path / "out")
+    names = [linear.name for linear in model.units[0].linears]
+    assert {stored[f"{name}.weight_scale"] for name in names} == {stored[f"{names[0]}.weight_scale"]}
+    assert stored[f"{names[0]}.weight_scale"][:2] == ("BF16", (1,))
+    # the hand-made sensitivity says 3, 6 and 9 for the three siblings
+    assert {float(array(stored[f"{name}.input_scale"])[0]) for name in names} == {
+        float(np.float32(9) / np.float32(448))
+    }
+    assert verify(tmp_path / "out", source=model.path).ok
 
 
 def test_all_tensors_of_a_linear_are_in_one_shard(model: Model, exported: Path) -> None:

@@ -14,7 +14,7 @@ from prismaquant.exporting.run import export
 from prismaquant.files.plan import Plan
 from prismaquant.files.sensitivity import Sensitivity
 from prismaquant.model import Model, open_model
-from prismaquant.rendering.input_scale import input_global_scale
+from prismaquant.rendering.input_scale import input_global_scale, input_scale
 from support.plans import cycled, plan_of, sensitivity_of
 from support.tiny_models import build
 
@@ -122,6 +122,11 @@ def test_a_source_tensor_with_the_name_of_a_scale_is_refused(model: Model, tmp_p
 )
 def test_input_global_scale(amax: float, expected: float) -> None:
     assert input_global_scale(amax) == expected
+
+
+@pytest.mark.parametrize(("amax", "expected"), [(448.0, 1.0), (7.0, 1 / 64), (0.0, 1.0), (1e-45, 1.0)])
+def test_input_scale(amax: float, expected: float) -> None:
+    assert input_scale(amax) == expected
 
 
 def test_unpack_refuses_parts_of_other_shape_or_dtype() -> None:

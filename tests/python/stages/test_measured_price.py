@@ -18,9 +18,10 @@ from prismaquant.files.sensitivity import Sensitivity, price_sums_name
 from prismaquant.formats import get_scheme
 from prismaquant.pipeline.work import render_cache, windows_file
 from prismaquant.progress import Event
+from prismaquant.rendering.input_scale import static_scale
 from support import autograd_oracle, tiny_models
 
-SCHEMES = ("NVFP4", "NVFP4A16", "FP8_DYNAMIC", "BF16")
+SCHEMES = ("NVFP4", "NVFP4A16", "FP8_DYNAMIC", "FP8_STATIC", "BF16")
 PROBE: dict[str, Any] = {"samples": 4, "price_samples": 9, "seq_len": 16, "price_probes": 2, "schemes": SCHEMES}
 
 
@@ -81,12 +82,13 @@ def test_it_is_what_the_whole_model_says(folder: Path, sensitivity: Sensitivity)
                 kept.setdefault(name, parameters[name].clone())
                 weight.copy_(torch.from_numpy(codec.decode(rendering.quantized[linear.name])))
                 if scheme.activations:
+                    scale = static_scale(scheme.activations, found.input_amax, found.input_global_scale)
 
                     def served(
                         module: object,
                         args: tuple[torch.Tensor],
                         how: str = scheme.activations,
-                        scale: float | None = found.input_global_scale,
+                        scale: float | None = scale,
                     ) -> torch.Tensor:
                         flat = quantize_input(args[0].flatten(0, -2), how, scale)
                         return flat.view(args[0].shape)

@@ -62,6 +62,47 @@ def test_fused_siblings_share_the_global_scale_of_the_largest(model: Model, pres
     }
 
 
+def test_siblings_are_one_matrix_where_a_tensor_has_one_scale(model: Model) -> None:
+    unit = model.units[0]
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((500, unit.linears[0].columns)).astype(np.float32)
+    gradients = [rng.standard_normal((500, linear.rows)).astype(np.float32) for linear in unit.linears]
+    grams = {
+        linear.name: Grams(x.T @ x, 500, np.concatenate([(g.T @ g)[:16, :16], (g.T @ g)[16:, 16:][:, :16]]), 500)
+        if linear.rows == 32
+        else Grams(x.T @ x, 500, g.T @ g, 500)
+        for linear, g in zip(unit.linears, gradients, strict=True)
+    }
+    rendering = render(model, unit, "fp8_e4m3_tensor", preset="best", grams=grams)
+    weights = [model.read_weight(linear) for linear in unit.linears]
+    rows = np.concatenate([np.square(g).sum(0)[:, None] for g in gradients])
+    together = solve(
+        np.concatenate(weights),
+        "fp8_e4m3_tensor",
+        gram=x.T @ x,
+        tokens=500,
+        output_gram=rows,
+        output_tokens=500,
+    ).quantized
+    codes = np.concatenate([rendering.quantized[linear.name].codes for linear in unit.linears])
+    assert (codes != together.codes).mean() < 1e-3  # sums of squares in another order
+    for linear, weight in zip(unit.linears, weights, strict=True):
+        part = rendering.quantized[linear.name]
+        np.testing.assert_array_equal(part.scales, together.scales)
+        error = float(((get_codec("fp8_e4m3_tensor").decode(part).astype(np.float64) - weight) ** 2).sum())
+        assert rendering.squared_error[linear.name] == pytest.approx(error, rel=1e-12)
+
+
+def test_of_an_expert_gate_and_up_share_that_scale(tmp_path: Path) -> None:
+    mixture = open_model(build("qwen3_moe", tmp_path / "model"))
+    bank = next(unit for unit in mixture.units if unit.experts)
+    rendering = render(mixture, bank, "fp8_e4m3_tensor", preset="rtn")
+    scales = [rendering.quantized[linear.name].scales for linear in bank.linears]
+    values = [float(scale.reshape(())) for scale in scales if scale is not None]
+    assert values[::3] == values[1::3]
+    assert len(set(values)) == 2 * bank.experts
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_bytes_are_the_solvers_and_errors_are_the_codecs(model: Model, format: str) -> None:
     unit = model.units[2]

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 import prismaquant as pq
 from prismaquant.exporting.checks.resolution import read_resolution
@@ -20,7 +22,6 @@ from support.plans import plan_of, sensitivity_of
 from support.resolvers import compressed_tensors
 
 CONFIGS = json.loads((Path(__file__).parents[2] / "data" / "foreign_configs.json").read_text())
-STATIC = "fp8"  # per tensor, with a static range of the inputs: a scheme that we do not know
 
 
 def _written(name, source, folder):
@@ -58,7 +59,7 @@ def _add_cache_scales(folder, layers):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - {STATIC}))
+@pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_a_good_folder_raises_no_alarm(name, tiny_llama, tmp_path):
     source = pq.open(tiny_llama)
     folder = _written(name, source, tmp_path / "out")
@@ -72,12 +73,27 @@ def test_there_are_enough_of_them():
 
 
 def test_a_scheme_that_is_not_known_is_a_warning_and_fails_nothing(tiny_llama, tmp_path):
-    folder = _written(STATIC, pq.open(tiny_llama), tmp_path / "out")
+    folder = _written("fp8_dynamic", pq.open(tiny_llama), tmp_path / "out")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["config_groups"]["group_0"]["input_activations"]["strategy"] = "tensor"
+    (folder / "config.json").write_text(json.dumps(config))
     report = pq.verify(folder)
     assert report.ok
     (warning,) = report.warnings
     assert warning.rule == "unknown-scheme"
     assert warning.text.endswith("; its weights cannot be judged")
+
+
+def test_scales_of_siblings_that_vllm_has_to_level_are_a_warning(tiny_llama, tmp_path):
+    folder = _written("fp8", pq.open(tiny_llama), tmp_path / "out")
+    (file,) = folder.glob("model-0*.safetensors")
+    tensors = load_torch(file)
+    tensors["model.layers.1.mlp.gate_proj.weight_scale"] *= 2
+    save_torch(tensors, file, {"format": "pt"})
+    report = pq.verify(folder)
+    assert report.ok
+    (warning,) = report.warnings
+    assert (warning.rule, warning.where) == ("shared-scale", "model.layers.1.mlp.gate_up_proj.weight_scale")
 
 
 def test_missing_scales_of_keys_and_values_are_a_warning(tiny_llama, tmp_path):

@@ -7,10 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from prismaquant.files.plan import Plan, PlannedUnit
 from prismaquant.files.sensitivity import LinearSensitivity, Sensitivity, UnitSensitivity
-from prismaquant.formats import get_scheme, stored_bytes
-from prismaquant.model import Model
+from prismaquant.formats import BF16, get_scheme, stored_bytes, why_not
+from prismaquant.model import Model, Unit
 
-__all__ = ["cycled", "mixed", "plan_of", "sensitivity_of"]
+__all__ = ["cycled", "fits", "mixed", "plan_of", "sensitivity_of", "spread"]
+
+
+def fits(scheme: str, unit: Unit) -> bool:
+    """Whether the shapes of ``unit`` allow ``scheme``."""
+    return not any(why_not(get_scheme(scheme), linear.rows, linear.columns) for linear in unit.linears)
 
 
 def plan_of(model: Model, schemes: Iterable[str], *, preset: str = "scale_sweep") -> Plan:
@@ -35,6 +40,16 @@ def plan_of(model: Model, schemes: Iterable[str], *, preset: str = "scale_sweep"
 def cycled(model: Model, schemes: Sequence[str]) -> Plan:
     """``schemes`` in turn."""
     return plan_of(model, (schemes[number % len(schemes)] for number in range(len(model.units))))
+
+
+def spread(model: Model, schemes: Sequence[str]) -> Plan:
+    """Each of ``schemes`` about as often as the shapes allow: a unit gets the one that was used least, or BF16."""
+    used = {BF16: len(model.units), **dict.fromkeys(schemes, 0)}
+    chosen = []
+    for unit in model.units:
+        chosen.append(min((scheme for scheme in used if fits(scheme, unit)), key=used.__getitem__))
+        used[chosen[-1]] += 1
+    return plan_of(model, chosen)
 
 
 def mixed(model: Model, schemes: Sequence[str], *, seed: int = 0) -> Plan:

@@ -24,7 +24,7 @@ class ServedInput:
     """How an engine quantizes the input of a Linear; the fields are parameters of `quantize_input`."""
 
     activations: str
-    input_global_scale: float | None
+    static_scale: float | None
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def served_inputs(
         def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> torch.Tensor:
             x = args[0]
             if last[0] is not x or last[1] != how:
-                flat = quantize_input(x.flatten(0, -2), how.activations, how.input_global_scale, threads)
+                flat = quantize_input(x.flatten(0, -2), how.activations, how.static_scale, threads)
                 last[:] = x, how, flat.view(x.shape)
             rounded: torch.Tensor = last[2]
             return rounded
@@ -59,7 +59,7 @@ def served_inputs(
 
     def run_rounded(bank: Bank, how: ServedInput) -> Callable[..., torch.Tensor]:
         def rounded(x: torch.Tensor) -> torch.Tensor:
-            return quantize_input(x, how.activations, how.input_global_scale, threads) if len(x) else x
+            return quantize_input(x, how.activations, how.static_scale, threads) if len(x) else x
 
         return lambda hidden, chosen, weights: bank.run(hidden, chosen, weights, {}, rounded)
 

@@ -19,6 +19,7 @@ from prismaquant.files.polish import Polish, PolishedUnit
 from prismaquant.formats import BF16, get_scheme
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
+from prismaquant.rendering.input_scale import static_scale
 from prismaquant.rendering.render import render
 from prismaquant.streaming import Spool
 
@@ -112,7 +113,7 @@ class _Run:
     ) -> None:
         self._model, self._plan = model, plan
         self._schemes = {unit.name: get_scheme(unit.scheme) for unit in plan.units}
-        self._input_scales = {unit.name: unit.input_global_scale for unit in sensitivity.units}
+        self._known = {unit.name: unit for unit in sensitivity.units}
         self._stores, self._streams = stores, streams
         self._threads, self._progress = threads, progress
         self._exact = True  # nothing before the unit in work is quantized
@@ -163,9 +164,10 @@ class _Run:
                 self._exact = False
             self._progress(Event("polish", number, len(self._model.units), unit.name))
         served = {
-            linear.name: ServedInput(activations, self._input_scales.get(unit.name))
+            linear.name: ServedInput(activations, static_scale(activations, known.input_amax, known.input_global_scale))
             for _, unit in units
             if (activations := self._schemes[unit.name].activations) is not None
+            for known in (self._known[unit.name],)
             for linear in unit.linears
         }
         self._streams.advance(layer, solvable, before=before, after=after, served=served)

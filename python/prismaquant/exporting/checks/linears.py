@@ -62,7 +62,8 @@ class LinearVerifier:
                 linear, broken = self._compare(name, scheme, parts)
                 checked.append(linear)
             failures += broken
-        return checked, failures + list(rules.check_shared(unit, siblings))
+        failures += [*rules.check_shared(unit, siblings), *rules.check_fused_scales(unit, siblings)]
+        return checked, failures
 
     def _read(self, name: str, scheme: str) -> tuple[Parts, list[Check]]:
         """Tensors and bytes of the Linear, if all have the right dtype and shape; and what is wrong with them."""

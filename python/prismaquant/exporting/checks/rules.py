@@ -28,6 +28,7 @@ __all__ = [
     "check_bits",
     "check_codes",
     "check_copy",
+    "check_fused_scales",
     "check_manifest",
     "check_other_files",
     "check_parallel",
@@ -143,6 +144,15 @@ def check_shared(unit: UnitNames, siblings: Mapping[str, Parts]) -> Iterator[Che
                     f"{name.rpartition('.')[2]} {np.frombuffer(data, '<f4')[0]!s}" for name, data in found.items()
                 )
                 yield Check("shared-scale", f"{unit.name}.{suffix}", f"differs between siblings: {values}")
+
+
+def check_fused_scales(unit: UnitNames, siblings: Mapping[str, Parts]) -> Iterator[Check]:
+    """Siblings of static FP8 have the same scales; vLLM rounds those with another one once more, to the largest."""
+    for suffix in ("weight_scale", "input_scale"):
+        found = {parts[suffix][1].tobytes() for parts in siblings.values() if "input_scale" in parts}
+        if len(found) > 1 and "experts" not in unit.name:
+            text = "differs between siblings: vLLM takes the largest, and rounds the weights of the others again"
+            yield Check("shared-scale", f"{unit.name}.{suffix}", text, is_warning=True)
 
 
 def check_copy(tensor: TensorInfo, data: Bytes, source: Model) -> Iterator[Check]:
