@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from pathlib import Path
 
 from prismaquant.errors import StageFileError
@@ -42,8 +42,7 @@ class Journal:
             found = file.read(self._path(layer))
         except StageFileError:
             return None
-        empty = replace(found, units=(), fisher_rows={}, price_sums={})
-        return found if empty == self._outline else None
+        return found if found.outline == self._outline else None
 
     def put(self, layer: int, part: Sensitivity) -> None:
         """Keep the units of ``layer``; a reader sees the whole file or none."""

@@ -12,7 +12,7 @@ from prismaquant.calibration.collect import LinearStatistics, collect
 from prismaquant.calibration.experts import coverage, pool
 from prismaquant.calibration.inputs import choose_input_global_scales
 from prismaquant.calibration.unit import UnitPrices
-from prismaquant.files.sensitivity import LinearSensitivity, Sensitivity, UnitSensitivity, price_sums_name
+from prismaquant.files.sensitivity import CacheRange, LinearSensitivity, Sensitivity, UnitSensitivity, price_sums_name
 from prismaquant.rendering.cache import RenderCache, render_cached
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def probe_layer(
     statistics: dict[str, LinearStatistics] = {}
     scales: dict[str, float] = {}
     prices: dict[str, UnitPrices] = {}
+    ranges: dict[str, CacheRange] = {}
+    visits = _ranged(visits, ranges)
     static = [unit for unit in units if any(x.activations == "nvfp4" for x in fitting(unit, settings.menu))]
     for part, of_part in groupby(visits, key=lambda visit: visit.part):
         if kinds[part] == "statistics":
@@ -115,7 +117,17 @@ def probe_layer(
         measured.append(UnitSensitivity(unit.name, linears, candidates, scales.get(unit.name), seen))
         sums.update({price_sums_name(unit.name, price): values for price, values in of_prices.items()})
     rows = {name: of_linear.fisher_rows.float().numpy() for name, of_linear in statistics.items()}
-    return replace(outline, units=tuple(measured), fisher_rows=rows, price_sums=sums)
+    return replace(outline, units=tuple(measured), caches=tuple(ranges.values()), fisher_rows=rows, price_sums=sums)
+
+
+def _ranged(visits: Iterable[Visit], ranges: dict[str, CacheRange]) -> Iterator[Visit]:
+    """``visits``, whose ``ranges`` of keys and values are widened on the way."""
+    for visit in visits:
+        for cache in visit.caches:
+            known = ranges.get(cache.name, cache)
+            key_amax, value_amax = max(cache.key_amax, known.key_amax), max(cache.value_amax, known.value_amax)
+            ranges[cache.name] = replace(cache, key_amax=key_amax, value_amax=value_amax)
+        yield visit
 
 
 def _priced(visits: Iterable[Visit], prices: Iterable[UnitPrices]) -> Iterator[Visit]:

@@ -73,7 +73,7 @@ def measure(
     candidates of one layer runs of a layer, where the other prices take ``3 n``.
     """
     menu = tuple(dict.fromkeys(each.scheme for unit in sensitivity.units for each in unit.candidates))
-    outline = replace(sensitivity, prices=(MEASURED,), units=(), fisher_rows={}, price_sums={})
+    outline = replace(sensitivity.outline, prices=(MEASURED,))
     entries = None if journal is None else Journal(journal, outline, menu)
     parts = {} if entries is None else _finished(model, sensitivity, entries)
     if len(parts) < model.num_layers:

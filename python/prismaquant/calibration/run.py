@@ -142,6 +142,7 @@ def probe(
     return replace(
         outline,
         units=tuple(by_name[unit.name] for unit in model.units),
+        caches=tuple(cache for layer in sorted(measured) for cache in measured[layer].caches),
         fisher_rows={name: rows for part in measured.values() for name, rows in part.fisher_rows.items()},
         price_sums={name: sums for part in measured.values() for name, sums in part.price_sums.items()},
     )

@@ -57,13 +57,13 @@ _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 _Kinds: TypeAlias = dict[tuple[str, str, tuple[str, ...]], set[int]]
 
 
-def config_json(model: Model, plan: Plan) -> bytes:
+def config_json(model: Model, plan: Plan, kv_cache_scheme: Mapping[str, Any] | None = None) -> bytes:
     """The file: every key of the source in its order, then the section (none where all units are BF16).
 
     The dtype becomes bfloat16 whatever the source's was: compressed-tensors decodes NVFP4 to bfloat16 only, and a model
     loaded in the dtype of its config would then multiply two dtypes.
     """
-    section = quantization_config(model, plan.units)
+    section = quantization_config(model, plan.units, kv_cache_scheme)
     if section is None:
         return (model.path / FILE).read_bytes()
     document = {**with_dtype(model.config), KEY: section}
@@ -78,7 +78,9 @@ def with_dtype(config: Mapping[str, Any], dtype: str = DTYPE) -> dict[str, Any]:
     }
 
 
-def quantization_config(model: Model, units: Sequence[PlannedUnit]) -> dict[str, Any] | None:
+def quantization_config(
+    model: Model, units: Sequence[PlannedUnit], kv_cache_scheme: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """What readers need to know of ``model`` if its ``units`` are as planned; ``None`` if nothing is quantized."""
     groups = config_groups(units)
     if not groups:
@@ -92,7 +94,7 @@ def quantization_config(model: Model, units: Sequence[PlannedUnit]) -> dict[str,
         "global_compression_ratio": None,
         "sparsity_config": {},
         "transform_config": {},
-        "kv_cache_scheme": None,
+        "kv_cache_scheme": kv_cache_scheme,
         "config_groups": groups,
         "ignore": [
             *kept_units(units),

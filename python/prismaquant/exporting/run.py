@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from prismaquant.errors import ModelError, NumericError, RefusedError, StageFileError
 from prismaquant.exporting import config, copy, schemes, shards
+from prismaquant.exporting.cache_scales import SCHEME as CACHE_SCHEME
+from prismaquant.exporting.cache_scales import cache_scales
 from prismaquant.exporting.checksums import write_checksums
 from prismaquant.exporting.journal import Journal
 from prismaquant.exporting.publish import publishing
@@ -69,7 +73,8 @@ def export(
     Parameters
     ----------
     sensitivity
-        Needed only if the plan has a scheme whose activation scale is calibrated (``NVFP4``).
+        Needed only if the plan has a scheme whose activation scale is calibrated (``NVFP4``, ``FP8_STATIC``). With it,
+        the folder of a plan for an FP8 KV cache gets scales for keys and values.
     cache
         Renderings of an earlier stage; what it lacks is rendered again where the preset needs no statistics.
     polish
@@ -93,10 +98,14 @@ def export(
     scheme_of = {unit.name: unit.scheme for unit in plan.units}
     input_scales = _input_scales(model, scheme_of, sensitivity)
     _check_renderings(model, scheme_of, plan, cache)
-    layout = shards.lay_out(_entries(model, scheme_of), shard_size)
-    documents = {config.FILE: config.config_json(model, plan), shards.INDEX: shards.index(layout)}
+    of_cache = cache_scales(model, plan, sensitivity)
+    layout = shards.lay_out(_entries(model, scheme_of, of_cache), shard_size)
+    documents = {
+        config.FILE: config.config_json(model, plan, CACHE_SCHEME if of_cache else None),
+        shards.INDEX: shards.index(layout),
+    }
     nbytes = sum(shard.nbytes for shard in layout) + sum(map(len, documents.values())) + copy.nbytes(model.path)
-    journal = Journal(_key(model, plan, layout, input_scales, polish))
+    journal = Journal(_key(model, plan, layout, input_scales | of_cache, polish))
     with publishing(Path(out), source=model.path, nbytes=nbytes, force=force, keep=journal.matches) as folder:
         records: list[LinearRecord] = []
         written_before = journal.open(folder)
@@ -121,6 +130,8 @@ def export(
                 else:
                     writer.write(name, model.read_bytes(name))
                     _note(journal, writer, name)
+            for name, scale in of_cache.items():
+                writer.write(name, np.array([scale], "<f4"))
         journal.close()
         for name, document in documents.items():
             (folder / name).write_bytes(document)
@@ -241,9 +252,11 @@ def _input_scales(model: Model, scheme_of: dict[str, str], sensitivity: Sensitiv
     return found
 
 
-def _entries(model: Model, scheme_of: dict[str, str]) -> Iterator[shards.Entry]:
-    """Every tensor of the folder: those of the units as their schemes store them, and the others as they are."""
+def _entries(model: Model, scheme_of: dict[str, str], of_cache: Iterable[str]) -> Iterator[shards.Entry]:
+    """Every tensor of the folder: those of the units as their schemes store them, the others as they are, new ones."""
     names = set(model.passthrough)
+    for name in of_cache:
+        yield shards.Entry(name, "F32", (1,), 4)
     for name in model.passthrough:
         tensor = model.tensors[name]
         yield shards.Entry(name, tensor.dtype, tensor.shape, tensor.nbytes)

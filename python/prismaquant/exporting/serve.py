@@ -67,6 +67,7 @@ def serve_command(
         context = fitted.context if context is None else context
         kv = fitted.kv if kv is None else kv
         tensor_parallel = fitted.tensor_parallel if tensor_parallel is None else tensor_parallel
+    kv = "fp8" if kv is None and folder.has_cache_scheme else kv
     arguments = ["vllm", "serve", str(checkpoint)]
     if context is not None:
         arguments += ["--max-model-len", str(context)]
@@ -79,7 +80,8 @@ def serve_command(
     has_tower = any(key.endswith("_config") and key.startswith(("vision", "audio")) for key in folder.config)
     if has_tower and text_only:
         arguments += ["--limit-mm-per-prompt", '{"image": 0, "video": 0, "audio": 0}']
-    return ServeCommand(tuple(arguments), (*_faults(plan), *_untested(fitted is not None, further, kv)))
+    notes = (*_faults(plan), *_untested(fitted is not None, further, kv, has_scales=folder.has_cache_scheme))
+    return ServeCommand(tuple(arguments), notes)
 
 
 def _plan(folder: Folder) -> Plan | None:
@@ -106,12 +108,13 @@ def _faults(plan: Plan | None) -> list[str]:
     ]
 
 
-def _untested(fitted: bool, further: int, kv: str | None) -> list[str]:
+def _untested(fitted: bool, further: int, kv: str | None, *, has_scales: bool) -> list[str]:
     notes = ["not tested here: that this vLLM starts with it"]
     if not fitted:
         notes.append("the plan was not made for the memory of a device (--fit)")
     if further:
         notes.append("not tested here: the layers that predict further tokens, which are as in the source")
     if kv not in (None, "auto", "bf16"):
-        notes.append("the folder has no scales for the KV cache: vLLM takes 1, and a loss by it is not measured")
+        missing = "" if has_scales else "the folder has no scales for the KV cache, vLLM takes 1; "
+        notes.append(f"{missing}what the rounding of keys and values costs is not measured")
     return notes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA",
+    "CacheRange",
     "Candidate",
     "Document",
     "LinearSensitivity",
@@ -115,6 +116,26 @@ class UnitSensitivity:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheRange:
+    """Largest keys and values of one attention.
+
+    Attributes
+    ----------
+    name
+        Of the module, as folders call it.
+    layer
+        Index of its decoder layer.
+    key_amax, value_amax
+        Largest magnitudes, of keys with their rotary embedding.
+    """
+
+    name: str
+    layer: record.Count
+    key_amax: float
+    value_amax: float
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """The part of `Sensitivity` that is JSON; its attributes are explained there."""
 
@@ -131,6 +152,7 @@ class Document:
     price_tokens: record.Count = 0
     price_probes: record.Count = 0
     calibrate_all_experts: bool = False
+    caches: tuple[CacheRange, ...] = ()
 
     @property
     def calibration(self) -> str:
@@ -182,6 +204,8 @@ class Sensitivity(Document):
         Gradient probes per window of theirs.
     calibrate_all_experts
         Whether experts were solved for the inputs of all tokens, not only of those that were routed to them.
+    caches
+        Range of the keys and values of each attention, over the tokens of statistics and prices.
     fisher_rows
         Linear name -> float32 ``[rows]``: sum over tokens, mean over probes, of the squared output gradient. Not
         part of the document: stored as tensors.
@@ -192,6 +216,11 @@ class Sensitivity(Document):
 
     fisher_rows: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
     price_sums: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def outline(self) -> Sensitivity:
+        """How it was measured, without what was."""
+        return replace(self, units=(), caches=(), fisher_rows={}, price_sums={})
 
     def standard_error(self, schemes: Mapping[str, str], price: str) -> float | None:
         """Of the sum of the prices, in nats per token, of the units in ``schemes`` (unit name -> scheme).

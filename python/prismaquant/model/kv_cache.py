@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from prismaquant.errors import ModelError
 from prismaquant.model.architectures import Architecture
 
-__all__ = ["LayerCache", "layer_caches", "longest_context"]
+__all__ = ["LayerCache", "layer_caches", "longest_context", "scaled_layers"]
 
 Kind = Literal["full", "sliding", "latent", "recurrent"]
 
@@ -48,6 +48,11 @@ def longest_context(config: Mapping[str, Any]) -> int | None:
     """``max_position_embeddings``: the tokens that the model was made for; ``None`` if its config does not say."""
     found = config.get("max_position_embeddings")
     return found if type(found) is int and found > 0 else None
+
+
+def scaled_layers(caches: Sequence[LayerCache]) -> tuple[int, ...]:
+    """Indices of the layers whose keys and values get scales where they are kept in FP8: not latents or states."""
+    return tuple(layer for layer, cache in enumerate(caches) if cache.kind in ("full", "sliding"))
 
 
 def layer_caches(

@@ -156,7 +156,7 @@ def quantize(
         preset=preset,
     )
     budgeted = any(value is not None for value in (bpw, size, fit, max_loss, max_read))
-    calibrated = budgeted or any(get_scheme(name).input_scale for name in menu)
+    calibrated = budgeted or kv == "fp8" or any(get_scheme(name).input_scale for name in menu)
     if preset is None:
         preset = CALIBRATED_PRESET if calibrated or data is not None else DEFAULT_PRESET
     calibrated = calibrated or preset_needs_gram(preset)

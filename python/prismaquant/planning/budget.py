@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from prismaquant.errors import ArgumentError, BudgetError
 from prismaquant.formats import BF16, get_scheme
 from prismaquant.planning.candidates import unit_bytes
-from prismaquant.planning.serving import Serving, for_units
+from prismaquant.planning.serving import Serving, cache_scale_bytes, for_units
 from prismaquant.quantity import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def budgets_of(
         if total <= 0:
             raise ArgumentError(f"size is {size}, expected a positive number of bytes", hint="for example 20GiB")
         passthrough = sum(model.tensors[name].nbytes for name in model.passthrough)
+        passthrough += cache_scale_bytes(model, serving)
         found.append(Budget(total - passthrough, f"a folder of {_exact(total)}", "size", passthrough))
     if serving is not None and serving.memory is not None and serving.tensor_parallel == 1:
         left = for_units(model, serving)

@@ -21,7 +21,7 @@ from prismaquant.planning.candidates import (
 from prismaquant.planning.limits import a16_limit, a16_operations, cheapest_within_loss, choose, limits_of, operations
 from prismaquant.planning.menu import Menu
 from prismaquant.planning.request import Question, Request
-from prismaquant.planning.serving import footprint
+from prismaquant.planning.serving import cache_scale_bytes, footprint
 from prismaquant.solver import DEFAULT_PRESET, preset_needs_gram
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def preflight(model: Model, request: Request) -> int:
     """
     question = Question.of(model, request)
     passthrough = sum(model.tensors[name].nbytes for name in model.passthrough)
+    passthrough += cache_scale_bytes(model, question.serving)
     if not question.has_budget:
         menu = replace(question.menu, schemes=(_only_scheme(question.menu),))
         return passthrough + sum(unpriced_options(unit, menu).smallest.bytes for unit in model.units)

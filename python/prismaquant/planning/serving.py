@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from prismaquant.errors import ArgumentError, ModelError
 from prismaquant.facts import CacheDtype, Device, Engine, find_cache, find_device, find_engine
 from prismaquant.files.plan import CacheShare, Footprint
-from prismaquant.model.kv_cache import LayerCache, layer_caches, longest_context
+from prismaquant.model.kv_cache import LayerCache, layer_caches, longest_context, scaled_layers
 from prismaquant.quantity import parse_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Serving",
     "active_share",
+    "cache_scale_bytes",
     "device_bytes",
     "footprint",
     "for_units",
@@ -212,6 +213,14 @@ def passthrough_bytes(model: Model, tensor_parallel: int = 1) -> int:
         size = model.tensors[name].nbytes
         total += -(-size // tensor_parallel) if any(part in name for part in _DIVIDED) else size
     return total
+
+
+def cache_scale_bytes(model: Model, serving: Serving | None) -> int:
+    """Bytes that the scales of keys and values take in a folder for ``serving``."""
+    if serving is None or serving.kv.name != "fp8":
+        return 0
+    caches = layer_caches(model.text_config, model.architecture, model.num_layers, f"{model.path / 'config.json'}")
+    return 2 * 4 * len(scaled_layers(caches))
 
 
 def active_share(model: Model, unit: Unit) -> tuple[int, int]:

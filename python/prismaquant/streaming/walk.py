@@ -8,6 +8,7 @@ A layer's weights are read when its turn comes and dropped after it.
 from __future__ import annotations
 
 from collections.abc import Container, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ import torch
 from torch import nn
 
 from prismaquant.errors import ModelError
+from prismaquant.files.sensitivity import CacheRange
 from prismaquant.progress import Event, Progress, silent
+from prismaquant.streaming.caches import watch_caches
 from prismaquant.streaming.experts import Bank, find_bank, watch_banks
 from prismaquant.streaming.forward import Batch, Forward, Windows, check_finite, check_windows
 from prismaquant.streaming.observation import Observation, watch
@@ -42,11 +45,14 @@ class Visit:
     linears
         Name of each Linear of the layer's units -> what it saw; ``tokens = windows of the batch * seq_len``, for an
         expert those that were routed to it, maybe none.
+    caches
+        What the attentions of the layer would leave in a KV cache.
     """
 
     layer: int
     batch: Batch
     linears: dict[str, Observation]
+    caches: tuple[CacheRange, ...] = ()
 
     @property
     def part(self) -> int:
@@ -128,6 +134,7 @@ class _Walk:
         self._forward = Forward(self._skeleton)
         self._batches, self._seed, self._skip = batches, seed, skip
         self._show_all, self._spool, self._progress = show_all, spool, progress
+        self._prefix = model.architecture.layers
         self._linears = find_linears(model, self._skeleton)
         self._banks = find_banks(model, self._skeleton)
 
@@ -143,13 +150,18 @@ class _Walk:
                 with skeleton.filled(skeleton.layer_tensors[layer]):
                     for number, batch in enumerate(self._batches):
                         seen = layer not in self._skip
-                        visit = Visit(layer, batch, self._backward(layer, batch, seen))
+                        with self._watch_caches(layer) as caches:
+                            linears = self._backward(layer, batch, seen)
+                        visit = Visit(layer, batch, linears, tuple(caches))
                         done = (len(skeleton.layers) - 1 - layer) * len(self._batches) + number + 1
                         self._report("backward", layer, done)
                         if seen:
                             yield visit
         finally:
             self._spool.clear()
+
+    def _watch_caches(self, layer: int) -> AbstractContextManager[list[CacheRange]]:
+        return watch_caches(self._skeleton.layers[layer], layer, f"{self._prefix}.{layer}")
 
     def _embed(self) -> None:
         with self._skeleton.filled(self._skeleton.embedding):

@@ -53,6 +53,12 @@ class Folder:
         """Whether the configuration says nothing of a quantization."""
         return self.config.get("quantization_config") is None
 
+    @property
+    def has_cache_scheme(self) -> bool:
+        """Whether the configuration says that keys and values are quantized."""
+        section = self.config.get("quantization_config")
+        return isinstance(section, Mapping) and bool(section.get("kv_cache_scheme"))
+
     def read(self, tensor: TensorInfo) -> npt.NDArray[np.uint8]:
         """The stored bytes, uint8 with one axis.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from prismaquant.exporting.cache_scales import SUFFIXES
 from prismaquant.exporting.report import Check
 from prismaquant.exporting.schemes import WEIGHT_PARTS, expected, suffixes, weight_shape
 from prismaquant.files import manifest
@@ -205,6 +206,8 @@ def check_passthrough(folder: Folder, source: Model, linears: Iterable[str]) -> 
     names, known = set(linears), set(source.passthrough)
     for name in sorted(folder.tensors.keys() - known):
         module, _, suffix = name.rpartition(".")
+        if folder.has_cache_scheme and suffix in SUFFIXES:
+            continue
         if module not in names or suffix == _BIAS:
             yield Check("extra-tensor", name, "is neither in the source nor part of a Linear")
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.errors import ModelError
+from prismaquant.exporting.cache_scales import SUFFIXES
+from prismaquant.exporting.checks import rules
 from prismaquant.exporting.config import FILE as _CONFIG
 from prismaquant.exporting.config import KEY as _ADDED
 from prismaquant.exporting.config import with_dtype
@@ -165,17 +167,18 @@ def check_bystanders(resolution: Resolution, folder: Folder, layout: Layout) -> 
 
 
 def check_cache_scales(folder: Folder, layout: Layout) -> Iterator[Check]:
-    """Where keys and values are quantized, their scales are stored."""
-    section = folder.config[_ADDED]
-    if not isinstance(section, Mapping) or not section.get("kv_cache_scheme"):
+    """Where keys and values are quantized, their scales are stored, positive and finite."""
+    if not folder.has_cache_scheme:
         return
     attentions = {name.rpartition(".")[0] for name in layout.linears if name.endswith(".k_proj")}
-    lacking = [
-        f"{name}.{part}"
-        for name in sorted(attentions)
-        for part in ("k_scale", "v_scale")
-        if part not in folder.parts.get(name, {})
-    ]
+    names = [f"{name}.{suffix}" for name in sorted(attentions) for suffix in SUFFIXES]
+    lacking = [name for name in names if name not in folder.tensors]
+    for name in names:
+        tensor = folder.tensors.get(name)
+        if tensor is not None and tensor.dtype not in ("F32", "BF16", "F16"):
+            yield Check("tensor-dtype", name, f"is {tensor.dtype}, expected F32")
+        elif tensor is not None:
+            yield from rules.check_scale(tensor, folder.read(tensor))
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         yield Check("cache-scale", f"{lacking[0]}{more}", "is missing; engines take 1, or fail", is_warning=True)
