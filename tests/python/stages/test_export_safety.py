@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -198,6 +200,56 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(model: Model, old: Path, mon
         run(model, old, force=True)
     assert names(old.parent) == ["out"]
     assert names(old) == ["config.json", "old"]
+
+
+@pytest.fixture
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with the options that the test asks for."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", request.param, "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("disk", [f"size={publish._MARGIN + 2**20}"], indirect=True)
+def test_a_disk_that_others_fill_meanwhile(model: Model, disk: Path) -> None:
+    run(model, disk / "out")
+    kept = {path.name: path.read_bytes() for path in (disk / "out").iterdir()}
+    filler = disk / "filler"
+
+    def fill(event: Event) -> None:
+        if event.done == 2 and not filler.exists():
+            with filler.open("wb") as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(2**16))
+                    file.flush()
+
+    with pytest.raises(Error, match=r"out: export failed: No space left on device.*; nothing was changed there"):
+        run(model, disk / "out", force=True, progress=fill)
+    assert names(disk) == ["filler", "out"]
+    assert {path.name: path.read_bytes() for path in (disk / "out").iterdir()} == kept
+    filler.unlink()
+    run(model, disk / "out", force=True)
+    assert {path.name: path.read_bytes() for path in (disk / "out").iterdir()} == kept
+
+
+@pytest.mark.parametrize("disk", ["size=16M"], indirect=True)
+def test_a_disk_that_is_too_small(model: Model, disk: Path) -> None:
+    with pytest.raises(RefusedError, match=r"needed, 16\.0 MiB free; free some space"):
+        run(model, disk / "out")
+    assert names(disk) == []
+
+
+@pytest.mark.parametrize("disk", ["size=128M,ro"], indirect=True)
+def test_a_disk_that_is_read_only(model: Model, disk: Path) -> None:
+    with pytest.raises(RefusedError, match=r"cannot be written to \(Read-only file system\)"):
+        run(model, disk / "out")
+    assert names(disk) == []
 
 
 def test_a_failed_rename_puts_the_old_folder_back(model: Model, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,39 @@ def test_random_lengths(folder: Path, length: int, claim: int) -> None:
     file = encode(json.dumps(HEADER).encode())
     assert judge(file[:length], folder) is None
     judge(claim.to_bytes(8, "little") + file[8:], folder)
+
+
+#: What a mutation puts in: the alphabet of headers, and numbers at the edges of types.
+PIECES = [*(bytes([byte]) for byte in b'{}[]",:-.0123456789eE\\u \x00\xff'), b"null", b"true", b'"F4"', b'"F8_E4M3"']
+PIECES += [str(number).encode() for number in (-1, 2**31, 2**32, 2**53, 2**63, 2**64, 2**64 - 8, 10**30)]
+
+
+def mutated(file: bytes, draw: random.Random) -> bytes:
+    """``file`` with one to three small changes, most of them in the header; now and then in its length."""
+    for _ in range(draw.randint(1, 3)):
+        place = draw.randrange(8, len(file)) if draw.random() < 0.9 else draw.randrange(8)
+        kept = place + draw.choice((0, 1, 1, 1, 2, 5))
+        if draw.random() < 0.1:  # a part of the file once more
+            start = draw.randrange(8, len(file))
+            piece = file[start : start + draw.randint(1, 40)]
+        else:
+            piece = draw.choice(PIECES)
+        file = file[:place] + piece + file[kept:]
+        if draw.random() < 0.5:  # the header ends where it ended
+            size = int.from_bytes(file[:8], "little") + len(piece) - (kept - place)
+            file = (size % 2**64).to_bytes(8, "little") + file[8:]
+    return file
+
+
+def test_many_mutated_headers(folder: Path) -> None:
+    """As many as PRISMAQUANT_TEST_HEADERS says; it is not by luck that both answers occur."""
+    generator = random.Random(0)
+    file = encode(json.dumps(HEADER).encode())
+    accepted = 0
+    count = int(os.environ.get("PRISMAQUANT_TEST_HEADERS", 20_000))
+    for _ in range(count):
+        accepted += judge(mutated(file, generator), folder) is not None
+    assert 0.01 * count < accepted < 0.5 * count
 
 
 @pytest.fixture(scope="module")
