@@ -12,7 +12,7 @@
 # The C++ tests read how much random input to draw: PRISMAQUANT_TEST_FLOATS (float32 per format, 10^8 by default, "all")
 # PRISMAQUANT_TEST_BLOCKS (NVFP4 blocks of which every scale is tried, 10^7) and PRISMAQUANT_TEST_PROBLEMS (chains of
 # solvers per format, 1000). tests/aarch64.sh runs them under qemu. The Python tests read PRISMAQUANT_TEST_HEADERS (mutated
-# safetensors headers, 20,000).
+# safetensors headers, 20,000) and PRISMAQUANT_TEST_GIGABYTES (of a sparse checkpoint that is exported, 0.5).
 #
 # Sets everything up on a bare Debian or Ubuntu machine with Python 3.11 or newer.
 set -euo pipefail

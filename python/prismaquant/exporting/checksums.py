@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from prismaquant.exporting.publish import sync
 from prismaquant.exporting.report import Check
 
 __all__ = ["FILE", "check_checksums", "write_checksums"]
@@ -18,7 +20,11 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 def write_checksums(folder: Path) -> None:
     """Write the file for all others in ``folder``, sorted by name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
-    lines = [f"{_sum(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    with ThreadPoolExecutor() as pool:
+        synced = pool.map(sync, files)  # the disk takes them meanwhile, which publishing would have to wait for
+        sums = list(pool.map(_sum, files))
+        list(synced)  # raises what went wrong
+    lines = [f"{of_file}  {path.relative_to(folder).as_posix()}\n" for path, of_file in zip(files, sums, strict=True)]
     (folder / FILE).write_text("".join(lines), "utf-8")
 
 

@@ -78,7 +78,7 @@ def write_nf4(
     with publishing(out, source=model.path, nbytes=nbytes, force=force) as folder:
         with shards.ShardWriter(folder, layout) as writer:
             for name in kept:
-                writer.write(name, model.read_bytes(name))
+                copy.copy_tensor(model, model.tensors[name], writer, name)
             for done, linear in enumerate(linears):
                 progress(Event("convert", done, len(linears), linear.name))
                 for suffix, data in _parts(model.read_weight(linear), threads).items():

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from prismaquant.errors import Error, RefusedError
 from prismaquant.quantity import format_bytes
 
-__all__ = ["preflight", "publishing"]
+__all__ = ["preflight", "publishing", "sync"]
 
 #: Room left for what the file system needs itself.
 _MARGIN = 16 * 2**20
@@ -138,7 +138,7 @@ def _tidy(out: Path, partial: Path, old: Path, keep: Callable[[Path], bool]) -> 
 def _flush(folder: Path) -> None:
     """Have the disk take every file and folder under ``folder``, and itself."""
     for path in [*folder.rglob("*"), folder]:
-        _sync(path)
+        sync(path)
 
 
 def _replace(out: Path, partial: Path, old: Path) -> None:
@@ -152,11 +152,12 @@ def _replace(out: Path, partial: Path, old: Path) -> None:
         if existed:
             old.rename(out)
         raise
-    _sync(out.parent)
+    sync(out.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Return when the disk has the file or folder ``path``."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

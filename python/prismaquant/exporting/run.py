@@ -118,17 +118,22 @@ def export(
                     records += written_before[unit.name]
                     continue
                 fresh = []
-                for linear, parts, error in _render(model, unit, scheme, plan.preset, input_scales, cache, threads):
-                    for suffix, data in parts.items():
-                        writer.write(f"{linear}.{suffix}", data)
-                    fresh.append(LinearRecord(linear, scheme, sum(data.nbytes for data in parts.values()), error))
+                if _is_copied(unit, scheme):
+                    for linear in unit.linears:
+                        copy.copy_tensor(model, linear.weight, writer, f"{linear.name}.weight")
+                        fresh.append(LinearRecord(linear.name, scheme, linear.weight.nbytes, 0.0))
+                else:
+                    for name, parts, error in _render(model, unit, scheme, plan.preset, input_scales, cache, threads):
+                        for suffix, data in parts.items():
+                            writer.write(f"{name}.{suffix}", data)
+                        fresh.append(LinearRecord(name, scheme, sum(data.nbytes for data in parts.values()), error))
                 records += fresh
                 _note(journal, writer, unit.name, fresh)
             for name in model.passthrough:
                 if name in written_before:
                     writer.skip(name)
                 else:
-                    writer.write(name, model.read_bytes(name))
+                    copy.copy_tensor(model, model.tensors[name], writer, name)
                     _note(journal, writer, name)
             for name, scale in of_cache.items():
                 writer.write(name, np.array([scale], "<f4"))
@@ -269,6 +274,11 @@ def _entries(model: Model, scheme_of: dict[str, str], of_cache: Iterable[str]) -
                 yield shards.Entry(name, dtype, shape, schemes.nbytes(dtype, shape))
 
 
+def _is_copied(unit: Unit, scheme: str) -> bool:
+    """Whether the weights are stored as they are to be."""
+    return scheme == BF16 and all(linear.weight.dtype == "BF16" for linear in unit.linears)
+
+
 def _render(
     model: Model,
     unit: Unit,
@@ -279,10 +289,6 @@ def _render(
     threads: int | None,
 ) -> Iterator[tuple[str, dict[str, Array], float]]:
     """For each Linear of ``unit``: its name, suffix -> stored array, and the sum of squared errors."""
-    if scheme == BF16 and all(linear.weight.dtype == "BF16" for linear in unit.linears):
-        for linear in unit.linears:
-            yield linear.name, {"weight": model.read_stored(linear)}, 0.0
-        return
     weight_format = get_scheme(scheme).weight_format
     rendering = render_cached(model, unit, weight_format, preset=preset, cache=cache, threads=threads)
     for linear in unit.linears:

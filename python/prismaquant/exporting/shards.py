@@ -7,6 +7,7 @@ puts each at its place, so that memory holds no more than the tensor being writt
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["INDEX", "Entry", "Shard", "ShardWriter", "header", "index", "lay_out"]
 
 INDEX = "model.safetensors.index.json"
+
+#: What old systems, and some between two file systems, say to `os.copy_file_range`.
+_CANNOT_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +145,47 @@ class ShardWriter:
         ShapeError
             If ``data`` has another number of bytes than announced, or ``name`` was not announced or is written twice.
         """
+        self.write_parts(name, (data,))
+
+    def write_parts(self, name: str, parts: Iterable[Array]) -> None:
+        """As `write`, with the bytes of ``parts`` one behind the other."""
         if name not in self._waiting:
             raise ShapeError("is not in the layout, or was written before", where=name)
         descriptor, offset, nbytes = self._waiting[name]
-        if data.nbytes != nbytes:
-            raise ShapeError(f"has {data.nbytes} bytes, the header says {nbytes}", where=name)
-        _write(descriptor, offset, data.reshape(-1).view(np.uint8).data)
+        written = 0
+        for part in parts:
+            written += part.nbytes
+            if written > nbytes:
+                break
+            _write(descriptor, offset + written - part.nbytes, part.reshape(-1).view(np.uint8).data)
+        if written != nbytes:
+            raise ShapeError(f"has {written} bytes, the header says {nbytes}", where=name)
         self._unsynced[descriptor] = self._unsynced.get(descriptor, 0) + nbytes
         del self._waiting[name]
+
+    def copy(self, name: str, source: int, begin: int) -> bool:
+        """Write the tensor ``name`` from byte ``begin`` of the file open as ``source``, without reading it here.
+
+        Returns
+        -------
+        bool
+            Whether it was done; not where the system cannot copy between these files, or ``source`` ends before.
+        """
+        descriptor, offset, nbytes = self._waiting[name]
+        done = 0
+        while done < nbytes:
+            try:
+                copied = os.copy_file_range(source, descriptor, nbytes - done, begin + done, offset + done)
+            except OSError as error:
+                if error.errno in _CANNOT_COPY:
+                    return False
+                raise
+            if copied == 0:
+                return False
+            done += copied
+        self._unsynced[descriptor] = self._unsynced.get(descriptor, 0) + nbytes
+        del self._waiting[name]
+        return True
 
     def skip(self, name: str) -> None:
         """Leave the tensor ``name`` as an earlier run has written it."""

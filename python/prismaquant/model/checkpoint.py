@@ -27,6 +27,7 @@ from prismaquant.types import PathLike
 __all__ = ["Model", "open_model"]
 
 _SAMPLE = 4096  # bytes of each tensor that the fingerprint sees
+_PART = 64 * 2**20
 _OPEN = 128  # shards that are open at the same time
 
 
@@ -148,6 +149,11 @@ class Model:
         if tensor is None:
             raise ModelError(f"has no tensor {name!r}", where=str(self.path))
         return self._read(tensor, 0, tensor.nbytes)
+
+    def read_parts(self, tensor: TensorInfo) -> Iterator[npt.NDArray[np.uint8]]:
+        """The stored bytes of ``tensor``, at most 64 MiB at a time; errors as `read_bytes`."""
+        for begin in range(0, tensor.nbytes, _PART):
+            yield self._read(tensor, begin, min(_PART, tensor.nbytes - begin))
 
     def read_stored(self, linear: Linear) -> npt.NDArray[np.uint8]:
         """The stored bytes of the weight of ``linear``, uint8 ``[nbytes]``.

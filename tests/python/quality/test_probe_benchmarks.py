@@ -1,9 +1,10 @@
-"""The benchmarks of the probe's time and memory run, and print what they measured."""
+"""The benchmarks of the time and memory of probe and export run, and print what they measured."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,14 @@ def test_memory(
     assert [row["layers"] for row in rows["growing depth"]] == [1, 2]
     assert all(1e8 < row["peak"] < 4e9 for row in rows["growing depth"])
     assert "growing depth" in capsys.readouterr().out
+
+
+def test_export(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With PRISMAQUANT_TEST_GIGABYTES=40 on a checkpoint that is larger than most machines' memory."""
+    size = os.environ.get("PRISMAQUANT_TEST_GIGABYTES", "0.5")
+    few = ["--gigabytes", size, "--copied", "0.4", "--vocabulary", "1000", "--rounds", "1", "--work", str(tmp_path)]
+    found = run("export_time", [*few, "--json", str(tmp_path / "out.json")], root, monkeypatch)
+    assert found["sparse bytes"] == pytest.approx(float(size) * 1e9, rel=0.3)
+    assert 1e8 < found["sparse peak"] < 1e9
+    assert found["export seconds"] > 0
+    assert found["cp, sha256sum seconds"] > found["cp seconds"] > 0

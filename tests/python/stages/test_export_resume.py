@@ -44,17 +44,26 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def die_at(model: Model, out: Path, write: int, share: float) -> None:
     """Export in this process, which ends, as by ``kill -9``, when the ``write``-th write has written its ``share``."""
-    count, pwrite = 0, os.pwrite
+    count, pwrite, copy_file_range = 0, os.pwrite, os.copy_file_range
 
-    def dying(descriptor: int, data: memoryview, offset: int) -> int:
+    def is_last() -> bool:
         nonlocal count
         count += 1
-        if count == write:
+        return count == write
+
+    def dying(descriptor: int, data: memoryview, offset: int) -> int:
+        if is_last():
             pwrite(descriptor, data[: int(len(data) * share)], offset)
             os._exit(9)
         return pwrite(descriptor, data, offset)
 
-    os.pwrite = dying
+    def dying_copy(source: int, descriptor: int, size: int, begin: int, offset: int) -> int:
+        if is_last():
+            copy_file_range(source, descriptor, int(size * share), begin, offset)
+            os._exit(9)
+        return copy_file_range(source, descriptor, size, begin, offset)
+
+    os.pwrite, os.copy_file_range = dying, dying_copy
     export(model, cycled(model, SCHEMES), out, shard_size=60_000)
 
 

@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
+from safetensors import deserialize
 
-from prismaquant.errors import ShapeError
+from prismaquant.errors import ModelError, ShapeError
+from prismaquant.exporting.copy import copy_tensor
 from prismaquant.exporting.shards import Entry, Shard, ShardWriter, header, index, lay_out
+from prismaquant.model import open_model
 from prismaquant.types import Array
+from support.tiny_models import build
 
 ITEM_BYTES = {"U8": 1, "F8_E4M3": 1, "BOOL": 1, "BF16": 2, "F16": 2, "F32": 4, "I64": 8}
 
@@ -154,3 +158,37 @@ def test_memory_holds_one_tensor(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert sum(shard.nbytes for shard in shards) > 16 * 2**20
     assert peak < 2.5 * 2**20
+
+
+@pytest.mark.parametrize("errno", [None, 18, 22, 38, 95])
+def test_a_tensor_copied_by_the_system_or_read_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errno: int | None
+) -> None:
+    """18 is EXDEV, 22 EINVAL, 38 ENOSYS, 95 EOPNOTSUPP."""
+    model = open_model(build("llama", tmp_path / "model"))
+    if errno is not None:
+
+        def refused(*_: object) -> int:
+            raise OSError(errno, "not here")
+
+        monkeypatch.setattr(os, "copy_file_range", refused)
+    entries = [Entry(name, tensor.dtype, tensor.shape, tensor.nbytes) for name, tensor in model.tensors.items()]
+    layout = lay_out(entries, 50_000)
+    with ShardWriter(tmp_path, layout) as writer:
+        for name, tensor in model.tensors.items():
+            copy_tensor(model, tensor, writer, name)
+    stored = {
+        name: part["data"] for shard in layout for name, part in deserialize((tmp_path / shard.file).read_bytes())
+    }
+    assert {name: bytes(data) for name, data in stored.items()} == {
+        name: model.read_bytes(name).tobytes() for name in model.tensors
+    }
+
+
+def test_a_source_that_was_cut_meanwhile_is_named(tmp_path: Path) -> None:
+    model = open_model(build("llama", tmp_path / "model"))
+    name, tensor = max(model.tensors.items(), key=lambda item: item[1].end)
+    os.truncate(model.path / tensor.file, tensor.end - 3)
+    layout = lay_out([Entry(name, tensor.dtype, tensor.shape, tensor.nbytes)], 50_000)
+    with pytest.raises(ModelError, match=r"3 of .* bytes are gone"), ShardWriter(tmp_path, layout) as writer:
+        copy_tensor(model, tensor, writer, name)
