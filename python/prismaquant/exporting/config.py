@@ -169,6 +169,8 @@ def _add(kinds: _Kinds, layer: int, names: Iterable[str], *, is_bank: bool = Fal
 
 
 def _part(part: str) -> str:
+    if part == "self_attn":  # vLLM's gpt-oss has it without the first word
+        return "(?:self_)?attn"
     return "[0-9]+" if part == _NUMBER else re.escape(part)
 
 
@@ -184,7 +186,7 @@ def _expression(prefix: str, parent: str, projections: tuple[str, ...], layers: 
     Examples
     --------
     >>> _expression("model.layers", "self_attn", ("q_proj", "qkv_proj"), {1, 0})
-    're:^(?:model[.]|language_model[.])+layers[.](?:0|1)[.]self_attn[.](?:q_proj|qkv_proj)$'
+    're:^(?:model[.]|language_model[.])+layers[.](?:0|1)[.](?:self_)?attn[.](?:q_proj|qkv_proj)$'
     """
     *before, word = prefix.split(".")
     parts = "|".join(f"{re.escape(part)}[.]" for part in dict.fromkeys([*WRAPPERS, *before]))

@@ -102,7 +102,7 @@ def _faults(plan: Plan | None) -> list[str]:
     used = {unit.scheme for unit in plan.units} if plan is not None else set()
     banks = {unit.scheme for unit in plan.units if ".experts." in unit.linears[0]} if plan is not None else set()
     return [
-        f"{fault.engine} {fault.versions} {fault.text} ({', '.join(fault.schemes)}; {fault.source})"
+        f"{fault} ({', '.join(fault.schemes)}; {fault.source})"
         for fault in list_faults()
         if (banks if fault.experts else used).intersection(fault.schemes)
     ]

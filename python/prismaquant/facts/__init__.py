@@ -133,6 +133,8 @@ class Fault:
         Whether only banks of experts are.
     text
         What goes wrong.
+    refuses
+        Whether the engine does not load such a folder.
     """
 
     engine: str
@@ -142,6 +144,10 @@ class Fault:
     text: str
     source: str
     date: date
+    refuses: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.versions} {self.text}"
 
 
 def list_faults() -> tuple[Fault, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prismaquant.errors import StageFileError
+from prismaquant.facts import list_faults
 from prismaquant.files.plan import Note
 from prismaquant.formats import BF16, Scheme, get_scheme, stored_bytes, unknown_name
 
@@ -183,7 +184,10 @@ def _distinct(unit: Unit) -> tuple[Sequence[Linear], int]:
 
 
 def _misfit(unit: Unit, scheme: Scheme, menu: Menu) -> str | None:
-    """Why ``unit`` cannot take ``scheme``: the first reason among its Linears, ``None`` if it can."""
+    """Why ``unit`` cannot take ``scheme``: the first reason among its Linears, or an engine; ``None`` if it can."""
+    for fault in list_faults() if unit.experts and unit.name not in menu.pinned else ():
+        if fault.refuses and scheme.name in fault.schemes:
+            return str(fault)
     for linear in _distinct(unit)[0]:
         if reason := menu.why_not(linear, scheme):
             return f"{linear.name}: {reason}" if len(unit.linears) > 1 else reason

@@ -221,8 +221,7 @@ def _notes(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note
             option.scheme in fault.schemes and (entry.unit.experts or not fault.experts)
             for entry, option in zip(units, chosen, strict=True)
         ):
-            what = f"{fault.engine} {fault.versions} {fault.text} ({', '.join(fault.schemes)})"
-            notes.append(Note("engine-fault", "", what))
+            notes.append(Note("engine-fault", "", f"{fault} ({', '.join(fault.schemes)})"))
     raised = sum(entry.raised for entry in units)
     if raised:
         notes.append(Note("price-within-noise", "", f"{raised} prices are negative within their noise and count as 0"))

@@ -126,7 +126,8 @@ def test_expressions_are_the_documented_ones(deep: Model) -> None:
     assert section is not None
     assert {name: group["targets"] for name, group in section["config_groups"].items()} == {
         "group_00": [
-            "re:^(?:model[.]|language_model[.])+layers[.](?:0|1|11)[.]self_attn[.](?:q_proj|k_proj|v_proj|qkv_proj)$"
+            "re:^(?:model[.]|language_model[.])+layers[.](?:0|1|11)[.](?:self_)?attn[.]"
+            "(?:q_proj|k_proj|v_proj|qkv_proj)$"
         ],
         "group_01": ["re:^(?:model[.]|language_model[.])+layers[.](?:3)[.]mlp[.]down_proj$"],
     }

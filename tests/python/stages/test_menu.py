@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+import prismaquant as pq
 from prismaquant.errors import ArgumentError, FormatError
 from prismaquant.formats import DEFAULT_MENU
 from prismaquant.planning.menu import menu_of
 from support.hand_made import model_of, plan, sensitivity_of
+from support.tiny_models import build
 
 SHAPE = (64, 128)
 PRICES = {"NVFP4": 4.0, "NVFP4A16": 1.0, "FP8_DYNAMIC": 0.5, "BF16": 0.0}
@@ -138,10 +140,11 @@ def test_a_share_of_the_operations_keeps_16_bit_activations_where_they_buy_most(
 
 def test_what_engines_get_wrong_is_noted():
     model = model_of([[SHAPE]])
-    (note,) = plan(model, schemes=["MXFP4A16"]).notes
-    assert note.code == "engine-fault"
+    note, old = plan(model, schemes=["MXFP4A16"]).notes
+    assert {note.code, old.code} == {"engine-fault"}
     assert note.text.startswith("vLLM up to 0.33 quantizes the activations all the same")
-    assert not plan(model, schemes=["MXFP4"]).notes
+    assert old.text.startswith("compressed-tensors 0.15 does not decode this scheme")
+    assert [note.text for note in plan(model, schemes=["MXFP4"]).notes] == [old.text]
     assert not plan(model, schemes=["NVFP4"]).notes  # a fault of experts
 
 
@@ -154,3 +157,15 @@ def test_the_default_menu_is_what_of_it_was_measured():
     model = model_of([[SHAPE]])
     sensitivity = sensitivity_of(model, [{"NVFP4A16": 1.0, "FP8_DYNAMIC": 0.5}])
     assert plan(model, sensitivity, bpw=5, schemes=DEFAULT_MENU).units[0].scheme == "NVFP4A16"
+
+
+def test_experts_do_not_get_what_an_engine_refuses_unless_they_are_pinned(tmp_path):
+    mixture = pq.open(build("qwen3_moe", tmp_path / "model"))
+    found = pq.plan(mixture, schemes=["FP8A16"])
+    scheme_of = {unit.name: unit.scheme for unit in found.units}
+    assert {scheme_of[unit.name] for unit in mixture.units if unit.experts} == {"BF16"}
+    assert {scheme_of[unit.name] for unit in mixture.units if not unit.experts} == {"FP8A16"}
+    assert any("vLLM up to 0.33 refuses experts of this scheme" in note.text for note in found.notes)
+    pinned = pq.plan(mixture, schemes=["FP8A16"], pins=["*.experts=FP8A16"])
+    assert {unit.scheme for unit in pinned.units} == {"FP8A16"}
+    assert any("vLLM up to 0.33 refuses experts of this scheme" in note.text for note in pinned.notes)
