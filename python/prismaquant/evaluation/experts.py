@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from prismaquant.codec import Quantized, get_codec
 from prismaquant.codec.storage import stored, unpack
 from prismaquant.errors import ModelError
+from prismaquant.formats import get_scheme, list_schemes
 from prismaquant.model.architectures import Architecture, find_architecture
 
 __all__ = ["decoded_experts"]
@@ -32,8 +33,20 @@ _CONFIG, _KEY, _INDEX = "config.json", "quantization_config", "model.safetensors
 
 _EXPERTS = "experts.safetensors"
 
-#: Suffix of the codes of an expert, and how many codes lie in one stored column -> format.
-_FORMATS = {"weight_packed": ("nvfp4", 2), "weight": ("fp8_e4m3_channel", 1)}
+_WEIGHT_SUFFIXES = (
+    "weight",
+    "weight_packed",
+    "weight_scale",
+    "weight_global_scale",
+    "weight_shape",
+    "weight_zero_point",
+)
+
+#: numpy has neither.
+_BITS = {"BF16": torch.uint16, "F8_E4M3": torch.uint8}
+
+#: Rows and columns that every format can store.
+_ANY_SIZE = 128
 
 
 @contextmanager
@@ -125,25 +138,39 @@ def _decode(folder: Path, file: Path, places: dict[str, str], banks: re.Pattern[
             linear, _, suffix = key.rpartition(".")
             if not banks.fullmatch(linear) or f"{linear}.weight_scale" not in places:
                 found[key] = opened.get_tensor(key)
-            elif suffix in _FORMATS:
-                format, width = _FORMATS[suffix]
-                rows, columns = opened.get_tensor(key).shape
-                found[f"{linear}.weight"] = _weight(folder, linear, format, (rows, columns * width), places)
+            elif suffix in ("weight", "weight_packed"):
+                found[f"{linear}.weight"] = _weight(folder, linear, places)
     return found
 
 
-def _weight(folder: Path, linear: str, format: str, shape: tuple[int, int], places: dict[str, str]) -> torch.Tensor:
+def _weight(folder: Path, linear: str, places: dict[str, str]) -> torch.Tensor:
     parts = {}
-    for suffix, (dtype, _) in stored(format, *shape).items():
+    for suffix in _WEIGHT_SUFFIXES:
         name = f"{linear}.{suffix}"
-        if name not in places:
-            raise ModelError(f"has no tensor {name}", where=str(folder), hint="check it with verify")
-        with safe_open(folder / places[name], framework="pt") as opened:
-            tensor = opened.get_tensor(name)
-        bits = {"F32": torch.float32, "BF16": torch.uint16}.get(dtype, torch.uint8)
-        parts[suffix] = tensor.view(bits).numpy()
-    decoded = get_codec(format).decode(Quantized(**unpack(parts, format, shape)))
+        if name in places:
+            with safe_open(folder / places[name], framework="pt") as opened:
+                parts[suffix] = opened.get_slice(name).get_dtype(), opened.get_tensor(name)
+    format, shape = _format_of({suffix: (dtype, tuple(x.shape)) for suffix, (dtype, x) in parts.items()})
+    if format is None:
+        found = ", ".join(f"{suffix} {dtype} {list(x.shape)}" for suffix, (dtype, x) in parts.items())
+        raise ModelError(
+            f"has {found}, no known form of a weight", where=f"{folder}: {linear}", hint="check it with verify"
+        )
+    arrays = {suffix: x.view(_BITS.get(dtype, x.dtype)).numpy() for suffix, (dtype, x) in parts.items()}
+    decoded = get_codec(format).decode(Quantized(**unpack(arrays, format, shape)))
     return torch.from_numpy(decoded).to(torch.bfloat16)  # which engines compute with
+
+
+def _format_of(parts: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[str | None, tuple[int, int]]:
+    """The format that stores a weight in ``parts`` (suffix -> dtype, shape), and the weight's shape."""
+    for format in dict.fromkeys(get_scheme(scheme).weight_format for scheme in list_schemes()):
+        suffix, (_, (_, width)) = next(iter(stored(format, _ANY_SIZE, _ANY_SIZE).items()))
+        codes = parts.get(suffix, ("", ()))[1]
+        if len(codes) == 2:
+            shape = codes[0], codes[1] * _ANY_SIZE // width
+            if stored(format, *shape) == parts:
+                return format, shape
+    return None, (0, 0)
 
 
 def _without(config: dict[str, Any], tensors: list[str], banks: re.Pattern[str]) -> dict[str, Any]:

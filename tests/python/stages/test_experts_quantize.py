@@ -23,6 +23,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("qwen3_moe", tmp_path_factory.mktemp("model") / "experts", tokenizer=True)
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Experts that take every scheme."""
+    sizes = {"hidden_size": 128, "moe_intermediate_size": 128}
+    return build("qwen3_moe", tmp_path_factory.mktemp("model") / "wide", tokenizer=True, **sizes)
+
+
 def test_quantize_and_evaluate(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "ids.npy"
     np.save(data, np.random.default_rng(0).integers(2, 4096, size=(24, 32)).astype(np.uint16))
@@ -52,10 +59,12 @@ def test_other_architectures_from_folder_to_measurement(name: str, tmp_path: Pat
     assert 0 < found.kl.value < 0.5
 
 
-@pytest.mark.parametrize("scheme", ["NVFP4", "NVFP4A16", "FP8_DYNAMIC"])
-def test_experts_are_evaluated_with_the_weights_that_were_written(scheme: str, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "scheme", ["NVFP4", "NVFP4A16", "MXFP4", "MXFP8", "FP8_DYNAMIC", "FP8_STATIC", "FP8_BLOCK", "W8A8", "W4A16"]
+)
+def test_experts_are_evaluated_with_the_weights_that_were_written(scheme: str, wide: Path, tmp_path: Path) -> None:
     """transformers alone would leave the global scale of NVFP4 experts out."""
-    model = open_model(folder)
+    model = open_model(wide)
     schemes = [scheme if unit.experts else "BF16" for unit in model.units]
     export(model, plan_of(model, schemes), tmp_path / "out", sensitivity=sensitivity_of(model))
     loaded = load(tmp_path / "out")
