@@ -10,6 +10,7 @@ import torch
 from prismaquant.calibration.collect import LinearStatistics
 from prismaquant.codec import get_codec
 from prismaquant.rendering.input_scale import input_global_scale
+from prismaquant.streaming.caches import round_to_fp8
 
 if TYPE_CHECKING:
     from prismaquant.model import Unit
@@ -26,8 +27,6 @@ _FORMATS: dict[str, tuple[str, int | None]] = {
     "fp8_group": ("fp8_e4m3_token", 128),
     "int8_token": ("int8_token", None),
 }
-
-_LARGEST_E4M3 = 448.0
 
 #: What the largest input of the calibration becomes, over the largest that NVFP4 can hold: below 1 there is room for
 #: larger ones, above 1 the largest are clipped.
@@ -48,8 +47,7 @@ def quantize_input(
     """
     if activations == "fp8_static":
         assert static_scale is not None
-        codes = (x / static_scale).clamp(-_LARGEST_E4M3, _LARGEST_E4M3).to(torch.float8_e4m3fn)
-        return codes.float() * static_scale
+        return round_to_fp8(x, static_scale)
     format, group = _FORMATS[activations]
     rows = x.cpu() if group is None else x.cpu().reshape(-1, group)
     rounded: torch.Tensor = get_codec(format).roundtrip(

@@ -90,7 +90,7 @@ def _unusable(what: str, folder: Path, cause: Exception) -> ModelError:
 
 
 def _check_keys(info: dict[str, Any], folder: Path, *, cache_scales: bool) -> None:
-    """With ``cache_scales`` those of keys and values may be left over: transformers 5.24 keeps its cache as it is."""
+    """With ``cache_scales`` those of keys and values may be left over: see `prismaquant.evaluation.cache`."""
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         found = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get(kind) or ())
         if cache_scales:

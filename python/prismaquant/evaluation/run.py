@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from prismaquant.errors import ArgumentError, ModelError
 from prismaquant.evaluation.bootstrap import bootstrap_mean
+from prismaquant.evaluation.cache import CacheScales, read_cache_scales, rounded_cache
 from prismaquant.evaluation.identity import folder_fingerprint
 from prismaquant.evaluation.load import load
 from prismaquant.evaluation.metrics import kl_divergence, next_token_loss, same_top1
@@ -112,11 +113,12 @@ def _measure(source: Model, checkpoint: Path, ids: torch.Tensor, progress: Progr
     progress(Event("evaluate", 0, len(ids), "loading"))
     folders = source.path, checkpoint
     models = [load(folder) for folder in folders]
+    caches = [read_cache_scales(folder) for folder in folders]
     batch = max(1, _BATCH_LOGITS // (int(source.text_config["vocab_size"]) * ids.shape[1]))
     parts = []
     for done in range(0, len(ids), batch):
         windows = ids[done : done + batch]
-        p, q = (_logits(model, windows, folder) for model, folder in zip(models, folders, strict=True))
+        p, q = (_logits(*each, windows) for each in zip(models, caches, folders, strict=True))
         if p.shape != q.shape:
             raise ModelError(
                 f"has a vocabulary of {q.shape[-1]}, its source one of {p.shape[-1]}",
@@ -129,8 +131,9 @@ def _measure(source: Model, checkpoint: Path, ids: torch.Tensor, progress: Progr
 
 
 @torch.no_grad()
-def _logits(model: PreTrainedModel, ids: torch.Tensor, folder: Path) -> torch.Tensor:
-    logits: torch.Tensor = model(ids, use_cache=False).logits
+def _logits(model: PreTrainedModel, cache: CacheScales, folder: Path, ids: torch.Tensor) -> torch.Tensor:
+    with rounded_cache(model, cache):
+        logits: torch.Tensor = model(ids, use_cache=False).logits
     if not torch.isfinite(logits).all():
         raise ModelError(
             "gives logits that are not finite", where=str(folder), hint="its weights are damaged; check it with verify"

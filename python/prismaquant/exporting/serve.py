@@ -115,6 +115,7 @@ def _untested(fitted: bool, further: int, kv: str | None, *, has_scales: bool) -
     if further:
         notes.append("not tested here: the layers that predict further tokens, which are as in the source")
     if kv not in (None, "auto", "bf16"):
-        missing = "" if has_scales else "the folder has no scales for the KV cache, vLLM takes 1; "
-        notes.append(f"{missing}what the rounding of keys and values costs is not measured")
+        what = "its loss is part of what eval measures, not of the prices" if has_scales else "its loss is not measured"
+        missing = "" if has_scales else "the folder has no scales for it, vLLM takes 1; "
+        notes.append(f"the KV cache is rounded to {kv}: {missing}{what}")
     return notes

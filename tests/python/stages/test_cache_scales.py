@@ -1,4 +1,4 @@
-"""Ranges of keys and values: measured by the probe, written as scales for an FP8 KV cache, judged by verify."""
+"""Ranges of keys and values: measured by the probe, written for an FP8 KV cache, judged by verify, used by eval."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import pytest
 import torch
 from safetensors import deserialize
 from safetensors.torch import load_file, save_file
+from transformers import DynamicCache
 
 import prismaquant as pq
 from prismaquant.errors import BudgetError
+from prismaquant.evaluation.cache import read_cache_scales, rounded_cache
+from prismaquant.evaluation.load import load as load_in_float32
 from prismaquant.files.sensitivity import Sensitivity
 from prismaquant.streaming import Windows, walk
 from prismaquant.streaming.model_class import model_class, read_config
@@ -134,7 +137,7 @@ def test_they_count_in_the_size_of_the_folder(model: Path, sensitivity: Sensitiv
 def test_the_command_keeps_them_in_fp8_and_says_what_was_not_measured(folder: Path) -> None:
     found = pq.serve_command(folder)
     assert list(found.arguments[3:]) == ["--kv-cache-dtype", "fp8"]
-    assert "what the rounding of keys and values costs is not measured" in found.notes
+    assert any("its loss is part of what eval measures" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +163,45 @@ def test_verify_looks_at_them(folder: Path, value: torch.Tensor | None, rule: st
     report = pq.verify(folder)
     assert rule in {check.rule for check in (*report.failures, *report.warnings) if name in check.where}
     assert not report.ok
+
+
+class RoundingCache(DynamicCache):
+    """Keeps keys and values as FP8 codes times a scale; attention reads what it keeps."""
+
+    def __init__(self, scales: dict[str, list[float]]) -> None:
+        super().__init__()
+        self.scales = scales
+
+    def update(self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        attention = f"model.layers.{layer_idx}.self_attn"
+        rounded = []
+        for part, suffix in ((key, "k_scale"), (value, "v_scale")):
+            (scale,) = self.scales[f"{attention}.{suffix}"]
+            rounded.append((part / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale)
+        return super().update(*rounded, layer_idx, *args, **kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:.*past_key_values:FutureWarning")
+def test_evaluation_rounds_what_a_cache_would_keep(folder: Path) -> None:
+    model, ids = load_in_float32(folder), torch.from_numpy(TOKENS[:48].reshape(2, 24))
+    with torch.no_grad():
+        plain = model(ids, use_cache=False).logits
+        expected = model(ids, past_key_values=RoundingCache(scales_in(folder)), use_cache=True).logits
+        with rounded_cache(model, read_cache_scales(folder)):
+            found = model(ids, use_cache=False).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert float((found - plain).abs().max()) > 100 * float((found - expected).abs().max())
+
+
+def test_names_around_the_language_model_do_not_matter(tmp_path: Path) -> None:
+    source = build("gemma3", tmp_path / "model", tokenizer=True)
+    plan = pq.plan(source, schemes=("FP8_DYNAMIC",), kv="fp8", context=64)
+    pq.export(source, plan, tmp_path / "out", sensitivity=probed(source, tmp_path))
+    assert len(scales_in(tmp_path / "out")) == 4
+    model, ids = load_in_float32(tmp_path / "out"), torch.from_numpy(TOKENS[:24].reshape(1, 24))
+    with torch.no_grad(), rounded_cache(model, read_cache_scales(tmp_path / "out")):
+        rounded = model(ids, use_cache=False).logits
+        assert not torch.equal(rounded, load_in_float32(tmp_path / "out")(ids, use_cache=False).logits)
 
 
 def test_evaluation_takes_the_folder(folder: Path, model: Path, tmp_path: Path) -> None:

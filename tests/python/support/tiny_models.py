@@ -72,6 +72,7 @@ _VISION: dict[str, Any] = {
 _EXTRA: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True},
     "deepseek_v3": {
+        "topk_method": "noaux_tc",  # only vLLM looks at it
         "n_routed_experts": 4,
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 32,
