@@ -37,7 +37,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         "--kv",
         default="auto",
         metavar="DTYPE",
-        help="of keys and values: auto (BF16), fp8 or nvfp4 (default: %(default)s)",
+        help="of keys and values: auto (BF16), fp8 (the folder gets scales for it) or nvfp4 (default: %(default)s)",
     )
     serving.add_argument(
         "--concurrency", type=int, default=1, metavar="N", help="sequences at the same time (default: %(default)s)"

@@ -69,7 +69,7 @@ def plan(
     context
         Tokens of a sequence, a number or ``"32k"`` (default: all that the model was made for).
     kv
-        How keys and values are kept: ``"auto"`` (BF16), ``"fp8"`` or ``"nvfp4"``.
+        How keys and values are kept: ``"auto"`` (BF16), ``"fp8"`` (the folder gets scales for it) or ``"nvfp4"``.
     concurrency
         Sequences of ``context`` tokens at the same time.
     tensor_parallel
