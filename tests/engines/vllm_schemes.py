@@ -2,8 +2,8 @@
 
     python vllm_schemes.py FOLDER NAMES.json      (in an environment with vLLM; see tests/engines.sh)
 
-``NAMES.json`` lists the layers, fused as vLLM fuses them. Prints a JSON object: the class that serves each, ``null`` for
-one that is not quantized.
+``NAMES.json`` lists the layers, fused as vLLM fuses them. Prints, as a JSON object, the class that serves each, and
+``null`` for those that are not quantized.
 """
 
 from __future__ import annotations
