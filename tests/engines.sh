@@ -30,7 +30,7 @@ for vllm in ${1:-0.33.0 0.22.1}; do
     pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
     "${pip[@]}" "$torch_requirement"
     # Without its dependencies, which would bring another torch and its CUDA libraries; then what its modules import.
-    "${pip[@]}" --no-deps "vllm==$vllm" "${companions[0]}" xgrammar==0.2.8
+    "${pip[@]}" --no-deps "vllm==$vllm" "${companions[0]}" xgrammar==0.2.8 torchvision==0.28.0
     "$venv/bin/python" -m pip freeze | grep -i '^torch==' | sed 's/+cpu//' >"$venv/constraints.txt"
     "${pip[@]}" -c "$venv/constraints.txt" -r tests/engines/requirements.txt "${companions[@]:1}"
     echo "${companions[*]}" >"$venv/stamp"

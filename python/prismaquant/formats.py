@@ -58,6 +58,10 @@ class FormatInfo:
     extra: str
 
 
+#: `Scheme.activations` -> `Scheme.input_scale`.
+_INPUT_SCALES: dict[str | None, str] = {"nvfp4": "input_global_scale", "fp8_static": "input_scale"}
+
+
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """One row of the menu.
@@ -85,7 +89,7 @@ class Scheme:
     @property
     def input_scale(self) -> str | None:
         """Suffix of the stored scale that is calibrated on inputs, F32 ``[1]``; ``None``: there is none."""
-        return {"nvfp4": "input_global_scale", "fp8_static": "input_scale"}.get(self.activations or "")
+        return _INPUT_SCALES.get(self.activations)
 
 
 BF16 = "BF16"

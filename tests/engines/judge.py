@@ -1,11 +1,13 @@
 """Writes folders of several architectures and schemes, and has an engine's own code choose schemes and load weights.
 
-Run by ``tests/engines.sh``: takes the interpreter of the engine's environment, and a name for the table.
+Run by ``tests/engines.sh``: takes the interpreter of the engine's environment, a name for the table, and, if only some
+folders are to be judged, an expression for their titles.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -47,6 +49,15 @@ CLASSES: dict[str, tuple[str | None, ...]] = {
     BF16: (None,),
 }
 
+#: Engine and folder -> what goes wrong without a fault of the folder: a loader that leaves KV scales out, models that the
+#: release has only with a tower, a field of newer configurations.
+KNOWN = {
+    ("vLLM 0.22.1", "gpt_oss, mixed"): r"[.]attn[.][kv]_scale: ",
+    ("vLLM 0.22.1", "mistral3, mixed"): "does not support non-default RoPE",
+    ("vLLM 0.22.1", "qwen3_5_text, mixed"): "has no attribute 'vision_config'",
+    ("vLLM 0.22.1", "qwen3_5_moe_text, mixed"): "has no attribute 'vision_config'",
+}
+
 #: What vLLM refuses in a bank.
 NOT_FOR_EXPERTS = {scheme for fault in list_faults() if fault.refuses and fault.experts for scheme in fault.schemes}
 
@@ -79,7 +90,8 @@ def ask(python: str, script: str, folder: Path, question: object) -> dict[str, A
     file = folder.with_suffix(".json")
     file.write_text(json.dumps(question))
     command = [python, HERE / script, folder, file]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(HERE / "site")}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     try:
         found: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -136,13 +148,16 @@ def cases(work: Path) -> Iterator[tuple[str, Model, list[str]]]:
         yield f"{kind}, mixed", pq.open(build(kind, work / kind)), [x for x in every if x not in NOT_FOR_EXPERTS]
 
 
-def main(python: str, engine: str) -> int:
+def main(python: str, engine: str, only: str = "") -> int:
+    """The table of the cases whose title has ``only`` in it, an expression."""
     failures = []
     say(f"| folder | schemes | layers that {engine} serves as planned | parameters that hold what is stored |")
     say("|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         for title, source, menu in cases(work):
+            if not re.search(only, title):
+                continue
             plan = replace(spread(source, menu), footprint=pq.plan(source, schemes=[BF16], kv="fp8").footprint)
             sensitivity = replace(sensitivity_of(source, 8.0), caches=caches_of(source))
             pq.export(source, plan, work / "out", sensitivity=sensitivity, force=True)
@@ -151,7 +166,8 @@ def main(python: str, engine: str) -> int:
                 judge_schemes(python, source, plan, work / "out"),
                 judge_weights(python, source, work / "out"),
             ):
-                failures += [f"{title}: {problem}" for problem in wrong]
+                known = KNOWN.get((engine, title))
+                failures += [f"{title}: {problem}" for problem in wrong if not (known and re.search(known, problem))]
                 counts.append(f"{right} of {right + len(wrong)}")
             used = ", ".join(sorted({unit.scheme for unit in plan.units}))
             say(f"| {title} | {used} | {' | '.join(counts)} |")
@@ -160,4 +176,4 @@ def main(python: str, engine: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    sys.exit(main(*sys.argv[1:]))

@@ -33,7 +33,7 @@ def cache_scales(model: Model, plan: Plan, sensitivity: Sensitivity | None) -> d
     """Tensor name -> multiplier ``float32(amax / 448)``, if ``plan`` is for an FP8 cache and the ranges were measured.
 
     Empty, too, where nothing is quantized: there is then no section that could say what they are. Layers that keep a
-    latent or a state have none.
+    latent or a state have none. Those that the source has itself are passed through like all its tensors.
     """
     is_asked = plan.footprint is not None and plan.footprint.kv == "fp8"
     if sensitivity is None or not is_asked or not any(unit.scheme != BF16 for unit in plan.units):
@@ -45,4 +45,5 @@ def cache_scales(model: Model, plan: Plan, sensitivity: Sensitivity | None) -> d
         for seen in sensitivity.caches
         if seen.layer in layers
         for suffix, amax in zip(SUFFIXES, (seen.key_amax, seen.value_amax), strict=True)
+        if f"{seen.name}.{suffix}" not in model.tensors
     }
