@@ -49,8 +49,8 @@ CLASSES: dict[str, tuple[str | None, ...]] = {
     BF16: (None,),
 }
 
-#: Engine and folder -> what goes wrong without a fault of the folder: a loader that leaves KV scales out, models that the
-#: release has only with a tower, a field of newer configurations.
+#: Engine and folder -> what goes wrong without a fault of the folder: a loader that leaves KV scales out, models that
+#: the release has only with a tower, a field of newer configurations.
 KNOWN = {
     ("vLLM 0.22.1", "gpt_oss, mixed"): r"[.]attn[.][kv]_scale: ",
     ("vLLM 0.22.1", "mistral3, mixed"): "does not support non-default RoPE",
