@@ -13,7 +13,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from prismaquant.codec import Quantized, get_codec
-from prismaquant.codec.storage import stored, unpack
-from prismaquant.errors import ModelError
+from prismaquant.codec.storage import stored
+from prismaquant.errors import ModelError, ShapeError
 from prismaquant.formats import get_scheme, list_schemes
 from prismaquant.model.architectures import Architecture, find_architecture
 
@@ -33,20 +34,7 @@ _CONFIG, _KEY, _INDEX = "config.json", "quantization_config", "model.safetensors
 
 _EXPERTS = "experts.safetensors"
 
-_WEIGHT_SUFFIXES = (
-    "weight",
-    "weight_packed",
-    "weight_scale",
-    "weight_global_scale",
-    "weight_shape",
-    "weight_zero_point",
-)
-
-#: numpy has neither.
-_BITS = {"BF16": torch.uint16, "F8_E4M3": torch.uint8}
-
-#: Rows and columns that every format can store.
-_ANY_SIZE = 128
+_FORMATS = tuple(dict.fromkeys(get_scheme(scheme).weight_format for scheme in list_schemes()))
 
 
 @contextmanager
@@ -143,34 +131,27 @@ def _decode(folder: Path, file: Path, places: dict[str, str], banks: re.Pattern[
     return found
 
 
+@cache
+def _suffixes() -> tuple[str, ...]:
+    """Of all tensors in which some format is stored; 128 x 128 is a size that every format takes."""
+    return tuple(dict.fromkeys(suffix for format in _FORMATS for suffix in stored(format, 128, 128)))
+
+
 def _weight(folder: Path, linear: str, places: dict[str, str]) -> torch.Tensor:
     parts = {}
-    for suffix in _WEIGHT_SUFFIXES:
+    for suffix in _suffixes():
         name = f"{linear}.{suffix}"
         if name in places:
             with safe_open(folder / places[name], framework="pt") as opened:
-                parts[suffix] = opened.get_slice(name).get_dtype(), opened.get_tensor(name)
-    format, shape = _format_of({suffix: (dtype, tuple(x.shape)) for suffix, (dtype, x) in parts.items()})
-    if format is None:
-        found = ", ".join(f"{suffix} {dtype} {list(x.shape)}" for suffix, (dtype, x) in parts.items())
-        raise ModelError(
-            f"has {found}, no known form of a weight", where=f"{folder}: {linear}", hint="check it with verify"
-        )
-    arrays = {suffix: x.view(_BITS.get(dtype, x.dtype)).numpy() for suffix, (dtype, x) in parts.items()}
-    decoded = get_codec(format).decode(Quantized(**unpack(arrays, format, shape)))
-    return torch.from_numpy(decoded).to(torch.bfloat16)  # which engines compute with
-
-
-def _format_of(parts: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[str | None, tuple[int, int]]:
-    """The format that stores a weight in ``parts`` (suffix -> dtype, shape), and the weight's shape."""
-    for format in dict.fromkeys(get_scheme(scheme).weight_format for scheme in list_schemes()):
-        suffix, (_, (_, width)) = next(iter(stored(format, _ANY_SIZE, _ANY_SIZE).items()))
-        codes = parts.get(suffix, ("", ()))[1]
-        if len(codes) == 2:
-            shape = codes[0], codes[1] * _ANY_SIZE // width
-            if stored(format, *shape) == parts:
-                return format, shape
-    return None, (0, 0)
+                parts[suffix] = opened.get_tensor(name)
+    for format in _FORMATS:
+        with suppress(ShapeError):  # the tensors are those of another format
+            decoded = get_codec(format).decode(Quantized.from_compressed_tensors(parts, format))
+            return torch.from_numpy(decoded).to(torch.bfloat16)  # which engines compute with
+    found = ", ".join(f"{suffix} {part.dtype} {list(part.shape)}" for suffix, part in parts.items())
+    raise ModelError(
+        f"has {found}, no known form of a weight", where=f"{folder}: {linear}", hint="check it with verify"
+    )
 
 
 def _without(config: dict[str, Any], tensors: list[str], banks: re.Pattern[str]) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def load(folder: Path) -> PreTrainedModel:
         raise ModelError("is not a folder", where=str(folder), hint="give the folder of a Hugging Face model")
     with quiet(), decoded_experts(folder) as readable:
         try:
-            loaded: Any = model_class(read_config(readable)).from_pretrained(
+            config = read_config(readable)
+            loaded: Any = model_class(config).from_pretrained(
                 readable,
                 dtype="auto",
                 local_files_only=True,
@@ -67,7 +68,7 @@ def load(folder: Path) -> PreTrainedModel:
         except Exception as cause:  # every error there is, depending on what is wrong with the folder
             raise _unusable("cannot load it", folder, cause) from cause
         model, info = loaded
-        section = getattr(read_config(readable), "quantization_config", None) or {}
+        section = getattr(config, "quantization_config", None) or {}
         _check_keys(info, folder, cache_scales=bool(section.get("kv_cache_scheme")))
         try:
             if getattr(model, "is_loaded_in_4bit", False):
