@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from child import run
 from report import Line, print_table, verdict
 
 from prismaquant.exporting.shards import Entry, header, index, lay_out
@@ -98,14 +98,7 @@ def export(model: Path, scheme: str, out: Path) -> tuple[float, int]:
     program = [sys.executable, "-m", "prismaquant"]
     planned = [*program, "plan", model, "--schemes", scheme, "--preset", "rtn", "-o", recipe]
     subprocess.run(planned, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    start = time.perf_counter()
-    command = [*program, "export", model, "--plan", recipe, "-o", out]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)  # the only way to the resources of one child
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
-        raise SystemExit(f"the export of {model} to {scheme} failed")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
+    return run([*program, "export", model, "--plan", recipe, "-o", out])
 
 
 def copy(model: Path, out: Path) -> tuple[float, float]:

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from child import run
 from report import Line, print_table, verdict
 from safetensors.torch import save_file
 
@@ -115,13 +113,8 @@ def probe(shape: Shape, folder: Path, options: argparse.Namespace) -> Probed:
         settings = [*few, f"--preset={options.preset}", f"--max-memory={options.max_memory}"]
         files = ["--data", work / "ids.npy", "--work-dir", work / "work", "-o", work / "sensitivity.safetensors"]
         command = [sys.executable, "-m", "prismaquant", "probe", work / "model", *files, *settings]
-        start = time.perf_counter()
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(child.pid, 0)  # the only way to the resources of one child
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode != 0:
-            raise SystemExit(f"the probe of {shape} failed")
-        return Probed(shape.layers, size, usage.ru_maxrss * 1024, time.perf_counter() - start)
+        seconds, peak = run(command)
+        return Probed(shape.layers, size, peak, seconds)
 
 
 def lines(deeper: list[Probed], large: Probed | None) -> list[Line]:
