@@ -25,6 +25,7 @@ from prismaquant.files.plan import Plan
 from prismaquant.files.sensitivity import CacheRange
 from prismaquant.formats import BF16, list_schemes
 from prismaquant.model import Model
+from prismaquant.model.kept import NO_LAYER
 from support.plans import fits, sensitivity_of, spread
 from support.tiny_models import ARCHITECTURES, MIXTURES, MULTIMODAL, build
 
@@ -70,7 +71,9 @@ def say(line: str) -> None:
 def engine_name(source: Model, name: str) -> str:
     """What vLLM calls the module: it nests the language models of those that also see in one way."""
     layers = re.escape(source.architecture.layers)
-    name = re.sub(rf"^{layers}[.]", "language_model.model.layers.", name) if source.outside else name
+    if "vision_config" in source.config:
+        name = re.sub(rf"^{layers}[.]", "language_model.model.layers.", name).removeprefix("model.")
+        name = "language_model.lm_head" if name == "lm_head" else name
     return name.replace(".self_attn.", ".attn.") if source.architecture.model_type == "gpt_oss" else name
 
 
@@ -80,7 +83,7 @@ def caches_of(source: Model) -> tuple[CacheRange, ...]:
         linear.name.removesuffix(".k_proj"): unit.layer
         for unit in source.units
         for linear in unit.linears
-        if linear.name.endswith(".k_proj")
+        if unit.layer != NO_LAYER and linear.name.endswith(".k_proj")
     }
     return tuple(CacheRange(name, layer, 3.0 + layer, 5.0 + layer) for name, layer in names.items())
 
@@ -104,8 +107,8 @@ def judge_schemes(python: str, source: Model, plan: Plan, folder: Path) -> tuple
     asked = zip(source.units, plan.units, strict=True)
     # Banks of experts have methods instead of schemes, which only their kernels' makers choose.
     expected = {engine_name(source, unit.name): CLASSES[planned.scheme] for unit, planned in asked if not unit.experts}
-    expected |= {"language_model.lm_head" if source.outside else "lm_head": (None,)}
-    expected |= {f"{module}.blocks.0.attn.qkv": (None,) for module in source.outside}
+    expected = {engine_name(source, "lm_head"): (None,)} | expected
+    expected |= {f"{module}.blocks.0.attn.qkv": (None,) for module in source.outside if "." not in module}
     found = ask(python, "vllm_schemes.py", folder, list(expected))
     if isinstance(found, str):
         return 0, [found]
@@ -132,14 +135,17 @@ def as_published(folder: Path) -> Path:
 
 
 def cases(work: Path) -> Iterator[tuple[str, Model, list[str]]]:
-    """Title, model and menu."""
+    """Title, model with all that is to be quantized as units, and menu."""
     bundled = pq.open(BUNDLED)
     every = list(list_schemes())
     for scheme in every[:-1]:
         yield f"tiny-llama, {scheme}", bundled, [scheme]
     yield "tiny-llama, mixed", bundled, every
     for kind in (*ARCHITECTURES, *MULTIMODAL):
-        yield f"{kind}, mixed", pq.open(as_published(build(kind, work / kind))), every
+        model = pq.open(as_published(build(kind, work / kind)))
+        yield f"{kind}, mixed", model, every
+        if model.kept_units:
+            yield f"{kind}, all pinned", model.with_units(model.kept_units), every
     mixture = pq.open(build("qwen3_moe", work / "qwen3_moe"))
     for scheme in every[:-1]:
         if scheme not in NOT_FOR_EXPERTS and all(fits(scheme, unit) for unit in mixture.units):

@@ -81,7 +81,8 @@ def add_menu(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         dest="pins",
         action="append",
         metavar="PATTERN=SCHEME",
-        help="a scheme for units, by name, glob or re:REGEX, e.g. 're:.*o_proj=FP8'; repeat it, later ones win",
+        help="a scheme for units, by name, glob or re:REGEX, e.g. 're:.*o_proj=FP8'; repeat it, later ones win; also "
+        "for what else would stay as it is: head, MTP layers, towers (inspect lists them)",
     )
     return menu
 

@@ -5,11 +5,11 @@ Reads headers only."""
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.cli.common import add_model
+from prismaquant.cli.summary import every_layer
 from prismaquant.formats import get_scheme, list_schemes, stored_bytes, why_not
 from prismaquant.quantity import format_bytes
 
@@ -49,6 +49,7 @@ def document(model: Model) -> dict[str, Any]:
         "kept": {
             name: {"bytes": model.tensors[name].nbytes, "reason": reason} for name, reason in model.reasons.items()
         },
+        "kept_units": {unit.name: [linear.name for linear in unit.linears] for unit in model.kept_units},
     }
 
 
@@ -74,11 +75,13 @@ def show(model: Model) -> None:
         ("kept as they are", "tensors", "bytes"),
         [(reason, str(counts[reason]), format_bytes(size)) for reason, size in sorted(sizes.items())],
     )
+    if model.kept_units:
+        line(f"--pin also takes: {', '.join(dict.fromkeys(every_layer(unit.name) for unit in model.kept_units))}")
     places = Counter(name.split(".", model.architecture.layers.count(".") + 2)[-1] for name in model.unknown)
     for place, count in places.items():
         line(f"note: {place} is unknown to the architecture's entry, in {count} layers")
     reasons = {reason for unit in model.units for reason in _reasons(unit).values()}
-    for reason in sorted({re.sub(r"[.]\d+[.]", ".*.", reason) for reason in reasons}):
+    for reason in sorted({every_layer(reason) for reason in reasons}):
         line(f"note: {reason}")
 
 

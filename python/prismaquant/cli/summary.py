@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prismaquant.files.polish import Polish
     from prismaquant.pipeline.validation import Validated
 
-__all__ = ["show_plan", "show_polish", "show_validated"]
+__all__ = ["every_layer", "show_plan", "show_polish", "show_validated"]
 
 
 def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
@@ -30,7 +30,7 @@ def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
     from prismaquant.cli.tables import line, table
 
     schemes = [name for name in list_schemes() if any(unit.scheme == name for unit in decided.units)]
-    units = Counter((_every_layer(unit.name), unit.scheme) for unit in decided.units)
+    units = Counter((every_layer(unit.name), unit.scheme) for unit in decided.units)
     sizes = Counter[str]()
     for unit in decided.units:
         sizes[unit.scheme] += unit.bytes
@@ -48,7 +48,7 @@ def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
         line(f"{decided.a16_share:.1%} of the operations keep 16-bit activations")
     if decided.footprint is not None:
         show_footprint(decided.footprint)
-    notes = Counter(f"{_every_layer(note.unit)} {_every_layer(note.text)}".strip() for note in decided.notes)
+    notes = Counter(f"{every_layer(note.unit)} {every_layer(note.text)}".strip() for note in decided.notes)
     for text, count in notes.items():
         line(f"note: {text}" + (f" [{count} units]" if count > 1 else ""))
 
@@ -90,6 +90,6 @@ def show_validated(tried: Sequence[Validated]) -> None:
     )
 
 
-def _every_layer(text: str) -> str:
+def every_layer(text: str) -> str:
     """``model.layers.3.mlp.down_proj`` -> ``model.layers.*.mlp.down_proj``."""
     return re.sub(r"\.\d+\.", ".*.", text)

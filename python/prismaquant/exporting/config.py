@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prismaquant.exporting import schemes
 from prismaquant.formats import BF16
-from prismaquant.model.reasons import WRAPPERS
+from prismaquant.model.reasons import WRAPPERS, without_wrappers
 
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan, PlannedUnit
@@ -50,10 +50,14 @@ _WRAPPED = "|".join(f"{part}[.]" for part in WRAPPERS)
 #: In the place of a name: the number of any expert.
 _NUMBER = "#"
 
+#: In the place of a name: the numbers of all layers.
+_NUMBERS = "##"
+
 #: Of an expert, in vLLM.
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 #: What is before the layer number, what is after it but for the last part, the last parts -> numbers of the layers.
+#: Without a number, the parts are those of the whole name.
 _Kinds: TypeAlias = dict[tuple[str, str, tuple[str, ...]], set[int]]
 
 
@@ -113,8 +117,9 @@ def config_groups(units: Sequence[PlannedUnit]) -> dict[str, dict[str, Any]]:
 
 
 def kept_units(units: Sequence[PlannedUnit]) -> list[str]:
-    """What is ignored in every model: the head, and units that stay in BF16."""
-    return ["re:.*lm_head$", *_unit_names(units, BF16)]
+    """What is ignored in every model: the head, unless it is a unit, and units that stay in BF16."""
+    head = [] if any(unit.name.endswith("lm_head") for unit in units) else ["re:.*lm_head$"]
+    return [*head, *_unit_names(units, BF16)]
 
 
 def _group(scheme: str, targets: list[str]) -> dict[str, Any]:
@@ -152,7 +157,7 @@ def _other_names(model: Model) -> list[str]:
     return [_expression(*kind, layers) for kind, layers in kinds.items()]
 
 
-def _add(kinds: _Kinds, layer: int, names: Iterable[str], *, is_bank: bool = False) -> None:
+def _add(kinds: _Kinds, layer: int | None, names: Iterable[str], *, is_bank: bool = False) -> None:
     """File ``names``, which lie in ``layer`` and belong together, under what they have in common with other layers.
 
     In a bank the numbers of the experts become `_NUMBER`: names one by one make readers slow.
@@ -165,7 +170,9 @@ def _add(kinds: _Kinds, layer: int, names: Iterable[str], *, is_bank: bool = Fal
             parent = ".".join(_NUMBER if part.isdecimal() else part for part in parent.split("."))
         projections.setdefault((prefix, parent), []).append(projection)
     for (prefix, parent), found in projections.items():
-        kinds.setdefault((prefix, parent, tuple(dict.fromkeys(found))), set()).add(layer)
+        layers = kinds.setdefault((prefix, parent, tuple(dict.fromkeys(found))), set())
+        if layer is not None:
+            layers.add(layer)
 
 
 def _part(part: str) -> str:
@@ -174,24 +181,28 @@ def _part(part: str) -> str:
     return "[0-9]+" if part == _NUMBER else re.escape(part)
 
 
-def _split(name: str, layer: int) -> tuple[str, str]:
-    """``model.layers``, ``mlp.up_proj`` from ``model.layers.3.mlp.up_proj``."""
+def _split(name: str, layer: int | None) -> tuple[str, str]:
+    """``model.layers``, ``mlp.up_proj`` from ``model.layers.3.mlp.up_proj``; nothing and all of it without a layer."""
+    if layer is None:
+        return "", name
     prefix, _, place = name.partition(f".{layer}.")
     return prefix, place
 
 
 def _expression(prefix: str, parent: str, projections: tuple[str, ...], layers: set[int]) -> str:
-    """Anchored at both ends; free only in how often and in which order the parts before ``layers`` stand.
+    """Anchored at both ends; free only in how often and in which order the parts around the model stand.
 
     Examples
     --------
     >>> _expression("model.layers", "self_attn", ("q_proj", "qkv_proj"), {1, 0})
     're:^(?:model[.]|language_model[.])+layers[.](?:0|1)[.](?:self_)?attn[.](?:q_proj|qkv_proj)$'
+    >>> _expression("", "model.visual.merger", ("linear_fc1",), set())
+    're:^(?:model[.]|language_model[.])*visual[.]merger[.]linear_fc1$'
     """
-    *before, word = prefix.split(".")
-    parts = "|".join(f"{re.escape(part)}[.]" for part in dict.fromkeys([*WRAPPERS, *before]))
     numbers = "|".join(str(layer) for layer in sorted(layers))
-    place = "".join(f"{_part(part)}[.]" for part in parent.split(".") if part)
+    path = without_wrappers(f"{prefix}.{_NUMBERS}.{parent}" if layers else parent)
+    place = "".join(f"(?:{numbers})[.]" if part == _NUMBERS else f"{_part(part)}[.]" for part in path if part)
     names = "|".join(re.escape(projection) for projection in projections)
     names = f"(?:{names})" if len(projections) > 1 else names
-    return f"re:^(?:{parts})+{re.escape(word)}[.](?:{numbers})[.]{place}{names}$"
+    often = "+" if path[:1] == ["layers"] else "*"  # layers of anything else are not meant
+    return f"re:^(?:{_WRAPPED}){often}{place}{names}$"

@@ -21,10 +21,12 @@ from prismaquant.files import manifest
 from prismaquant.files.fingerprint import fingerprint
 from prismaquant.files.manifest import KeptRecord, LinearRecord, Manifest
 from prismaquant.formats import BF16, get_scheme, why_not
+from prismaquant.model.kept import NO_LAYER
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
 from prismaquant.rendering.input_scale import static_scale
 from prismaquant.rendering.render import needs_grams
+from prismaquant.solver import DEFAULT_PRESET, preset_needs_gram
 
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
@@ -94,6 +96,8 @@ def export(
     NumericError
         A weight to be quantized has a NaN or an infinity.
     """
+    planned = {unit.name for unit in plan.units}
+    model = model.with_units(unit for unit in model.kept_units if unit.name in planned)
     _check(model, plan)
     scheme_of = {unit.name: unit.scheme for unit in plan.units}
     input_scales = _input_scales(model, scheme_of, sensitivity)
@@ -207,6 +211,8 @@ def _check(model: Model, plan: Plan) -> None:
 def _check_renderings(model: Model, scheme_of: dict[str, str], plan: Plan, cache: RenderCache | None) -> None:
     """Whether what only the statistics of a probe could make is in ``cache``."""
     for unit in model.units:
+        if unit.layer == NO_LAYER:
+            continue
         format = get_scheme(scheme_of[unit.name]).weight_format
         if cache.lacks(unit, format) if cache is not None else needs_grams(plan.preset, format):
             raise RefusedError(
@@ -290,6 +296,8 @@ def _render(
 ) -> Iterator[tuple[str, dict[str, Array], float]]:
     """For each Linear of ``unit``: its name, suffix -> stored array, and the sum of squared errors."""
     weight_format = get_scheme(scheme).weight_format
+    if unit.layer == NO_LAYER:  # no probe sees its inputs
+        preset, cache = DEFAULT_PRESET if preset_needs_gram(preset) else preset, None
     rendering = render_cached(model, unit, weight_format, preset=preset, cache=cache, threads=threads)
     for linear in unit.linears:
         parts = schemes.tensors(scheme, rendering.quantized[linear.name], input_scales.get(unit.name))

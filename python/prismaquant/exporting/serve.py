@@ -99,12 +99,10 @@ def _further_layers(folder: Folder) -> int:
 
 
 def _faults(plan: Plan | None) -> list[str]:
-    used = {unit.scheme for unit in plan.units} if plan is not None else set()
-    banks = {unit.scheme for unit in plan.units if ".experts." in unit.linears[0]} if plan is not None else set()
     return [
         f"{fault} ({', '.join(fault.schemes)}; {fault.source})"
         for fault in list_faults()
-        if (banks if fault.experts else used).intersection(fault.schemes)
+        if plan is not None and any(fault.concerns(unit.scheme, unit.name, is_bank=unit.is_bank) for unit in plan.units)
     ]
 
 
@@ -113,7 +111,7 @@ def _untested(fitted: bool, further: int, kv: str | None, *, has_scales: bool) -
     if not fitted:
         notes.append("the plan was not made for the memory of a device (--fit)")
     if further:
-        notes.append("not tested here: the layers that predict further tokens, which are as in the source")
+        notes.append("not tested here: the layers that predict further tokens")
     if kv not in (None, "auto", "bf16"):
         what = "its loss is part of what eval measures, not of the prices" if has_scales else "its loss is not measured"
         missing = "" if has_scales else "the folder has no scales for it, vLLM takes 1; "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prismaquant.errors import ArgumentError
 from prismaquant.exporting.config import config_groups, kept_units
 from prismaquant.formats import BF16
+from prismaquant.model.reasons import without_wrappers
 
 if TYPE_CHECKING:
     from prismaquant.files.plan import Plan
@@ -172,13 +173,18 @@ def _llama_cpp(plan: Plan) -> str:
     lines: dict[str, str] = {}
     for unit in plan.units:
         for linear in unit.linears:
-            found = re.search(r"[.]([0-9]+)[.](.+)$", linear)
-            layer, place = found.groups() if found else ("", linear)
-            tensor = _GGUF_NAMES.get(re.sub(r"[.][0-9]+[.]", ".", place))
-            if tensor is None:
-                raise ArgumentError(f"nothing is known of what GGUF calls {linear}")
-            lines[rf"^blk[.]{layer}[.]{tensor}[.]weight$"] = _GGUF_TYPES[unit.scheme]
+            lines[f"^{_gguf_name(linear)}[.]weight$"] = _GGUF_TYPES[unit.scheme]
     return "".join(f"--tensor-type '{name}={type}'\n" for name, type in lines.items())
+
+
+def _gguf_name(linear: str) -> str:
+    path = without_wrappers(linear)
+    if path == ["lm_head"]:
+        return "output"
+    tensor = _GGUF_NAMES.get(".".join(part for part in path[2:] if not part.isdecimal()))
+    if path[0] != "layers" or tensor is None:
+        raise ArgumentError(f"nothing is known of what GGUF calls {linear}")
+    return f"blk[.]{path[1]}[.]{tensor}"
 
 
 def _linears(plan: Plan) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,10 +76,16 @@ def verify(
     if not is_ours and (method := method_of(folder.config)):
         failures += check_foreign(folder, layout, method)
         return VerifyReport.of(path, failures)
-    schemes, broken = _resolve(folder, layout, is_ours=is_ours)
-    failures += broken
     written, broken = _read_manifest(folder)
     failures += broken
+    planned = () if written is None else (linear for unit in written.plan.units for linear in unit.linears)
+    layout, schemes, broken = _resolve(folder, layout, planned, is_ours=is_ours)
+    failures += broken
+    if original is not None:
+        linears_of_units = set(layout.linears)
+        original = original.with_units(
+            unit for unit in original.kept_units if linears_of_units.intersection(x.name for x in unit.linears)
+        )
 
     linears: list[LinearCheck] = []
     verifier = LinearVerifier(
@@ -100,11 +107,15 @@ def verify(
     return VerifyReport.of(path, failures, linears=linears, source_compared=original is not None)
 
 
-def _resolve(folder: Folder, layout: Layout, *, is_ours: bool) -> tuple[dict[str, str | None], list[Check]]:
-    """The scheme of each Linear by the configuration (``None``: none or several), and what is wrong with the names."""
+def _resolve(
+    folder: Folder, layout: Layout, planned: Iterable[str], *, is_ours: bool
+) -> tuple[Layout, dict[str, str | None], list[Check]]:
+    """All units, the scheme of each Linear by the configuration (``None``: none or several), and what is wrong with the
+    names."""
     if folder.is_plain:
-        return dict.fromkeys(layout.linears, BF16), []
+        return layout, dict.fromkeys(layout.linears, BF16), []
     resolution, failures = read_resolution(folder.config["quantization_config"], is_ours=is_ours)
+    layout = structure.with_pinned(layout, folder, resolution, planned)
     failures += structure.check_cache_scales(folder, layout)
     schemes: dict[str, str | None] = {}
     for unit in layout.units:
@@ -115,7 +126,7 @@ def _resolve(folder: Folder, layout: Layout, *, is_ours: bool) -> tuple[dict[str
         failures += structure.check_fused_name(resolution, unit)
     failures += structure.check_bystanders(resolution, folder, layout)
     failures += structure.check_dead_targets(resolution, layout)
-    return schemes, failures
+    return layout, schemes, failures
 
 
 def _read_manifest(folder: Folder) -> tuple[Manifest | None, list[Check]]:

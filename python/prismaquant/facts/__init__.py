@@ -6,6 +6,7 @@ A new device is one entry. Planning reads them, and nothing else in the package 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ class Fault:
         What goes wrong.
     refuses
         Whether the engine does not load such a folder.
+    names
+        Expression that is found in the names of the units that are concerned; empty: all.
     """
 
     engine: str
@@ -145,6 +148,11 @@ class Fault:
     source: str
     date: date
     refuses: bool = False
+    names: str = ""
+
+    def concerns(self, scheme: str, unit: str, *, is_bank: bool = False) -> bool:
+        """Whether the unit of that name is wrong in ``scheme``."""
+        return scheme in self.schemes and (is_bank or not self.experts) and re.search(self.names, unit) is not None
 
     def __str__(self) -> str:
         return f"{self.engine} {self.versions} {self.text}"

@@ -51,9 +51,9 @@ class PlannedUnit:
     price: float | None
 
     @property
-    def layer(self) -> int:
-        """Index of its decoder layer, the first number in its name."""
-        return next(int(part) for part in self.name.split(".") if part.isdecimal())
+    def layer(self) -> int | None:
+        """Index of its layer in the decoder or a tower, the first number inside its name; ``None``: there is none."""
+        return next((int(part) for part in self.name.split(".")[:-1] if part.isdecimal()), None)
 
     @property
     def is_bank(self) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,8 @@ from prismaquant.files.fingerprint import fingerprint
 from prismaquant.model import folder as folders
 from prismaquant.model.architectures import Architecture, find_architecture
 from prismaquant.model.headers import TensorInfo
-from prismaquant.model.reasons import UNKNOWN, outside_of, reason_of
+from prismaquant.model.kept import NO_LAYER, find_kept_units
+from prismaquant.model.reasons import HEAD, UNKNOWN, outside_of, reason_of
 from prismaquant.model.shards import collect_tensors, read_shards
 from prismaquant.model.units import Linear, Unit, find_units, is_matrix
 from prismaquant.quantity import format_bytes
@@ -48,7 +49,7 @@ class Model:
     tensors
         Tensor name -> dtype, shape and place, sorted by name.
     units
-        In the order of the layers, then of the architecture entry.
+        In the order of the layers, then of the architecture entry; then those of `with_units`.
     passthrough
         Names of all other tensors, sorted: embeddings, head, norms, biases, and what the entry does not know.
     num_layers
@@ -102,8 +103,33 @@ class Model:
 
     @property
     def outside(self) -> tuple[str, ...]:
-        """Modules with matrices that are outside of the language model: towers, projectors, MTP layers; sorted."""
-        return outside_of(self.tensors[name] for name in self.passthrough)
+        """Modules with matrices that are outside of the language model: towers, projectors, MTP layers; sorted.
+
+        Of one that has a unit, the parts without any.
+        """
+        linears = [linear.name for unit in self.units if unit.layer == NO_LAYER for linear in unit.linears]
+        return outside_of((self.tensors[name] for name in self.passthrough), linears)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output head is the embedding."""
+        said = self.text_config.get("tie_word_embeddings", self.config.get("tie_word_embeddings"))
+        return said is True or not any(name.endswith("lm_head.weight") for name in self.tensors)
+
+    @cached_property
+    def kept_units(self) -> tuple[Unit, ...]:
+        """What could be units among the passed-through tensors: head, MTP layers, towers; a tied head is none."""
+        reasons = {name: reason for name, reason in self.reasons.items() if not (self.is_tied and reason == HEAD)}
+        return find_kept_units(self.tensors, reasons, self.architecture, self.text_config, self.path)
+
+    def with_units(self, units: Iterable[Unit]) -> Model:
+        """The same model in which ``units``, some of `kept_units`, are units, behind all others."""
+        added = tuple(units)
+        if not added:
+            return self
+        weights = {linear.weight.name for unit in added for linear in unit.linears}
+        passthrough = tuple(name for name in self.passthrough if name not in weights)
+        return replace(self, units=(*self.units, *added), passthrough=passthrough)
 
     @cached_property
     def fingerprint(self) -> str:

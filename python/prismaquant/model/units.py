@@ -11,7 +11,7 @@ from prismaquant.errors import ModelError
 from prismaquant.model.architectures import Architecture, UnitEntry, prefixes
 from prismaquant.model.headers import TensorInfo
 
-__all__ = ["WEIGHT_DTYPES", "Linear", "Unit", "find_units", "is_matrix"]
+__all__ = ["WEIGHT_DTYPES", "Linear", "Unit", "find_units", "is_matrix", "unpack_bank"]
 
 #: Stored dtypes that a weight may have; each converts to float32 without rounding.
 WEIGHT_DTYPES = ("BF16", "F16", "F32")
@@ -59,7 +59,7 @@ class Unit:
         Name of the fused module (``"model.layers.0.self_attn.qkv_proj"``), of the only Linear, or of the bank
         (``"model.layers.0.mlp.experts"``).
     layer
-        Index of its decoder layer.
+        Index of its decoder layer; `prismaquant.model.kept.NO_LAYER`: it lies in none.
     linears
         In the order in which engines stack their rows. All have the same number of columns: they share their input. In
         a bank: gate, up and down of each expert in turn; gate and up share their input, down takes what they make.
@@ -117,7 +117,7 @@ def find_units(
         prefix = f"{architecture.layers}.{layer}"
         for entry in architecture.of_layer(layer, present):
             experts = entry.experts(config, f"{folder / 'config.json'}")
-            packed = _unpack_bank(tensors, entry, prefix, experts, folder) if experts else {}
+            packed = unpack_bank(tensors, entry, prefix, experts, folder) if experts else {}
             linears = []
             for name in entry.names(experts):
                 weight = packed.get(f"{prefix}.{name}") or tensors.get(f"{prefix}.{name}.weight")
@@ -139,7 +139,7 @@ def find_units(
     return tuple(units)
 
 
-def _unpack_bank(
+def unpack_bank(
     tensors: Mapping[str, TensorInfo], entry: UnitEntry, prefix: str, experts: int, folder: Path
 ) -> dict[str, TensorInfo]:
     """Name of each Linear of the bank -> its part of the packed tensors; empty if they are not packed.

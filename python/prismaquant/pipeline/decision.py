@@ -90,7 +90,9 @@ def plan(
         A device, or a family such as ``"hopper"``: schemes that vLLM does not serve on it are left out of the menu.
     pins
         ``"PATTERN=SCHEME"`` each: units, by their name or a Linear's, by a glob or by ``re:`` and a regular expression,
-        that get this scheme. Later pins override earlier ones.
+        that get this scheme. Later pins override earlier ones. A pattern that none of the layers has may name what else
+        would stay as it is: the output head, MTP layers, towers. Those then count like all units in ``bpw``, and have
+        no price.
     price
         Which price is minimised, of those that ``sensitivity`` has: ``"directional"``, ``"fisher-gram"``,
         ``"fisher-trace"``, ...

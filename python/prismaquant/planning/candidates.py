@@ -11,6 +11,7 @@ from prismaquant.errors import StageFileError
 from prismaquant.facts import list_faults
 from prismaquant.files.plan import Note
 from prismaquant.formats import BF16, Scheme, get_scheme, stored_bytes, unknown_name
+from prismaquant.model.kept import NO_LAYER
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Candidate, Sensitivity, UnitSensitivity
@@ -118,6 +119,8 @@ def unit_options(
         The unit, or a scheme that fits it, was not measured; a price is not finite, or negative by more than `_NOISE`
         standard errors; the bytes differ from those that the scheme takes today.
     """
+    if measured is None and unit.layer == NO_LAYER:
+        return unpriced_options(unit, menu)  # in the scheme that it is pinned to
     if measured is None:
         raise StageFileError("the sensitivity has no such unit", where=unit.name, hint="probe this model again")
     fitting, misfits = _fitting(unit, menu)
@@ -133,9 +136,8 @@ def unit_options(
 
 
 def price_of(option: Option) -> float:
-    """The price of an option of `unit_options`, which all have one."""
-    assert option.price is not None
-    return option.price
+    """The price of an option of `unit_options`; 0 for a unit outside of the layers, which has one option."""
+    return 0.0 if option.price is None else option.price
 
 
 def unit_bytes(unit: Unit, scheme: Scheme) -> int:
@@ -186,7 +188,7 @@ def _distinct(unit: Unit) -> tuple[Sequence[Linear], int]:
 def _misfit(unit: Unit, scheme: Scheme, menu: Menu) -> str | None:
     """Why ``unit`` cannot take ``scheme``: the first reason among its Linears, or an engine; ``None`` if it can."""
     for fault in list_faults() if unit.experts and unit.name not in menu.pinned else ():
-        if fault.refuses and scheme.name in fault.schemes:
+        if fault.refuses and fault.concerns(scheme.name, unit.name, is_bank=True):
             return str(fault)
     for linear in _distinct(unit)[0]:
         if reason := menu.why_not(linear, scheme):

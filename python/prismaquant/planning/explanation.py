@@ -15,6 +15,7 @@ from prismaquant.planning.candidates import UnitOptions, price_of
 from prismaquant.planning.frontier import Vertices, hull
 from prismaquant.planning.limits import a16_limit, byte_limit, choose
 from prismaquant.planning.menu import menu_of
+from prismaquant.planning.pins import with_pinned
 from prismaquant.planning.resampling import RESAMPLES, resampled_items
 from prismaquant.planning.run import items_of, priced_units
 
@@ -120,6 +121,7 @@ def explain(
     """
     if plan.price is None:
         raise ArgumentError("the plan was made without prices", hint="plan with a sensitivity and a budget")
+    model = with_pinned(model, plan.pins)
     menu = menu_of(
         model, schemes=plan.menu or DEFAULT_MENU, activations="auto", a16_share=plan.a16_limit, pins=plan.pins
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
@@ -14,6 +11,7 @@ from prismaquant.facts import Device, find_device
 from prismaquant.files.plan import Note
 from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, blocks, get_scheme, why_not
 from prismaquant.model.parallel import why_not_divided
+from prismaquant.planning.pins import pinned_schemes
 
 if TYPE_CHECKING:
     from prismaquant.model import Linear, Model, Unit
@@ -115,16 +113,16 @@ def menu_of(
     tensor_parallel
         Devices that share the model.
     pins
-        ``"PATTERN=SCHEME"`` each. The pattern is the name of a unit or of a Linear, a glob, or ``re:`` and a regular
-        expression that matches from the beginning. A later pin overrides an earlier one.
+        ``"PATTERN=SCHEME"`` each, of units that ``model`` has (see `with_pinned`). The pattern is the name of a unit or
+        of a Linear, a glob, or ``re:`` and a regular expression that matches from the beginning. A later pin overrides
+        an earlier one.
 
     Raises
     ------
     FormatError
         A scheme that does not exist.
     ArgumentError
-        Nothing is left of the menu, a pin that matches nothing or contradicts siblings, shapes or the device, an
-        unknown device.
+        Nothing is left of the menu, a pin that contradicts siblings, shapes or the device, an unknown device.
     """
     names = (schemes,) if isinstance(schemes, str) else tuple(schemes)
     if not names:
@@ -141,7 +139,7 @@ def menu_of(
     rows = _with_activations(rows, activations)
     heads = model.text_config.get("num_key_value_heads")
     menu = Menu(rows, {}, a16_share, device, tensor_parallel, heads if isinstance(heads, int) else 0)
-    return replace(menu, pinned=_pinned(model, pins, menu))
+    return replace(menu, pinned=pinned_schemes(model, pins, menu))
 
 
 def _served(rows: tuple[Scheme, ...], device: Device | None) -> tuple[Scheme, ...]:
@@ -174,57 +172,3 @@ def _with_activations(rows: tuple[Scheme, ...], activations: str) -> tuple[Schem
         return kept
     native = {row.weight_format for row in rows if row.activations is not None}
     return tuple(row for row in rows if row.activations is not None or row.weight_format not in native)
-
-
-def _pinned(model: Model, pins: Sequence[str], menu: Menu) -> dict[str, Scheme]:
-    device = menu.device
-    by_linear: dict[str, tuple[str, Scheme]] = {}
-    for pin in (pins,) if isinstance(pins, str) else pins:
-        pattern, equals, name = pin.rpartition("=")
-        if not (equals and pattern):
-            raise ArgumentError(f"pin {pin!r} is not PATTERN=SCHEME", hint="for example 're:.*o_proj=FP8_DYNAMIC'")
-        scheme = get_scheme(name)
-        if device is not None and scheme.name not in (*device.family.native, *device.family.weight_only):
-            raise ArgumentError(f"pin {pin!r}: {device.name} does not serve {scheme.name}", hint=device.family.source)
-        found = _matching(model, pattern)
-        if not found:
-            raise _unknown(model, pin, pattern)
-        by_linear |= {linear: (pin, scheme) for linear in found}
-    pinned = {}
-    for unit in model.units:
-        found_pins = {by_linear[linear.name] for linear in unit.linears if linear.name in by_linear}
-        if len({scheme.name for _, scheme in found_pins}) > 1:
-            raise ArgumentError(
-                f"pins {' and '.join(sorted(repr(pin) for pin, _ in found_pins))} contradict each other: "
-                f"{', '.join(linear.name for linear in unit.linears)} must share one scheme",
-                hint=f"pin {unit.name}",
-            )
-        for pin, scheme in found_pins:
-            for linear in unit.linears:
-                if reason := menu.why_not(linear, scheme):
-                    raise ArgumentError(f"pin {pin!r}: {linear.name}: {reason}", hint="pin it to another scheme")
-            pinned[unit.name] = scheme
-    return pinned
-
-
-def _matching(model: Model, pattern: str) -> list[str]:
-    """Names of the Linears that ``pattern`` names, by themselves or by their unit."""
-    if pattern.startswith("re:"):
-        try:
-            matches = re.compile(pattern.removeprefix("re:")).match
-        except re.error as cause:
-            raise ArgumentError(f"pin pattern {pattern!r} is no regular expression ({cause})") from cause
-    else:
-        matches = re.compile(fnmatch.translate(pattern)).match
-    return [
-        linear.name for unit in model.units for linear in unit.linears if matches(unit.name) or matches(linear.name)
-    ]
-
-
-def _unknown(model: Model, pin: str, pattern: str) -> ArgumentError:
-    names = [name for unit in model.units for name in (unit.name, *(linear.name for linear in unit.linears))]
-    near = difflib.get_close_matches(pattern.removeprefix("re:"), dict.fromkeys(names), n=3, cutoff=0.5)
-    return ArgumentError(
-        f"pin {pin!r} names no unit and no Linear",
-        hint=f"near: {', '.join(near)}" if near else f"names look like {names[0]}; globs and re: work",
-    )

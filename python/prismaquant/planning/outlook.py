@@ -11,6 +11,7 @@ from prismaquant.facts import list_devices
 from prismaquant.formats import BF16, get_scheme
 from prismaquant.planning.candidates import UnitOptions, unit_bytes, unpriced_options
 from prismaquant.planning.menu import Menu
+from prismaquant.planning.pins import with_pinned
 from prismaquant.planning.request import Question, Request
 from prismaquant.planning.serving import device_bytes, footprint, for_units
 
@@ -83,6 +84,7 @@ def outlook(model: Model, request: Request) -> Outlook:
     ModelError
         There is nothing to quantize; or a device is asked for, and ``config.json`` lacks what its KV cache depends on.
     """
+    model = with_pinned(model, request.pins)
     if not model.units:
         raise ModelError("has no Linear that can be quantized", where=str(model.path))
     question = Question.of(model, request)

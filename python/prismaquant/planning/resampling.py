@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prismaquant.files.sensitivity import price_sums_name
+from prismaquant.model.kept import NO_LAYER
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
@@ -31,6 +32,8 @@ def resampled_items(
     draws: Array | None = None
     priced: list[tuple[list[int], Array]] = []
     for entry in units:
+        if entry.unit.layer == NO_LAYER:  # pinned, without a price
+            continue
         sums = sensitivity.price_sums.get(price_sums_name(entry.unit.name, price))
         if sums is None or sums.shape[1] < 2:
             return
@@ -42,5 +45,6 @@ def resampled_items(
         known = np.vstack([sums.astype(np.float64), np.zeros(sums.shape[1])])  # the weight itself costs nothing
         values = np.maximum(known[rows] @ draws, 0) / sensitivity.price_tokens
         priced.append(([option.bytes for option in entry.options], values))
+    unpriced = [[(option.bytes, 0.0)] for entry in units for option in entry.options if entry.unit.layer == NO_LAYER]
     for number in range(resamples):
-        yield [list(zip(sizes, values[:, number].tolist(), strict=True)) for sizes, values in priced]
+        yield [*(list(zip(sizes, values[:, number].tolist(), strict=True)) for sizes, values in priced), *unpriced]

@@ -10,6 +10,7 @@ from prismaquant.errors import ArgumentError, ModelError
 from prismaquant.facts import list_faults
 from prismaquant.files.plan import Note, Plan, PlannedUnit
 from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme
+from prismaquant.model.kept import NO_LAYER
 from prismaquant.planning.candidates import (
     Option,
     UnitOptions,
@@ -20,6 +21,7 @@ from prismaquant.planning.candidates import (
 )
 from prismaquant.planning.limits import a16_limit, a16_operations, cheapest_within_loss, choose, limits_of, operations
 from prismaquant.planning.menu import Menu
+from prismaquant.planning.pins import with_pinned
 from prismaquant.planning.request import Question, Request
 from prismaquant.planning.serving import cache_scale_bytes, footprint
 from prismaquant.solver import DEFAULT_PRESET, preset_needs_gram
@@ -49,6 +51,7 @@ def plan(model: Model, sensitivity: Sensitivity | None, request: Request) -> Pla
     BudgetError
         Below the smallest plan, or above the model in BF16; carries both as ``minimum`` and ``maximum``.
     """
+    model = with_pinned(model, request.pins)
     if not model.units:
         raise ModelError("has no Linear that can be quantized", where=str(model.path))
     preset = request.preset or (DEFAULT_PRESET if sensitivity is None else sensitivity.preset)
@@ -84,6 +87,7 @@ def preflight(model: Model, request: Request) -> int:
     ArgumentError, FormatError, BudgetError
         As `plan`.
     """
+    model = with_pinned(model, request.pins)
     question = Question.of(model, request)
     passthrough = sum(model.tensors[name].nbytes for name in model.passthrough)
     passthrough += cache_scale_bytes(model, question.serving)
@@ -218,10 +222,14 @@ def _notes(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note
             notes.append(Note("rounded-to-bf16", entry.unit.name, f"is rounded from {', '.join(dtypes)} to BF16"))
     for fault in list_faults():
         if any(
-            option.scheme in fault.schemes and (entry.unit.experts or not fault.experts)
+            fault.concerns(option.scheme, entry.unit.name, is_bank=bool(entry.unit.experts))
             for entry, option in zip(units, chosen, strict=True)
         ):
             notes.append(Note("engine-fault", "", f"{fault} ({', '.join(fault.schemes)})"))
+    for entry, option in zip(units, chosen, strict=True):
+        if entry.unit.layer == NO_LAYER and option.scheme != BF16:
+            text = f"is pinned to {option.scheme} outside of the layers: eval measures what it loses, no price does"
+            notes.append(Note("not-priced", entry.unit.name, text))
     raised = sum(entry.raised for entry in units)
     if raised:
         notes.append(Note("price-within-noise", "", f"{raised} prices are negative within their noise and count as 0"))

@@ -241,9 +241,8 @@ def read_per_token(model: Model, chosen: Mapping[str, int]) -> int:
     for unit in model.units:
         part, whole = active_share(model, unit)
         total += -(-chosen[unit.name] * part // whole)
-    tied = not any(name.endswith("lm_head.weight") for name in model.passthrough)
     for name in model.passthrough:
-        if tied or "embed" not in name:
+        if model.is_tied or "embed" not in name:
             total += model.tensors[name].nbytes
     return total
 

@@ -17,6 +17,7 @@ from prismaquant.exporting.verify import verify
 from prismaquant.files.plan import Plan
 from prismaquant.formats import BF16, list_schemes
 from prismaquant.model import Model, open_model
+from prismaquant.model.kept import NO_LAYER
 from prismaquant.streaming.model_class import model_class, read_config
 from prismaquant.types import Array
 from support.plans import cycled, fits, plan_of, sensitivity_of, spread
@@ -94,6 +95,31 @@ def test_mixed_folder_loads_with_the_weights_we_decode(name: str, tmp_path: Path
     for passed in source.passthrough:
         (name,) = (name for name in state if f".{name}".endswith(f".{source.architecture.module_name(passed)}"))
         np.testing.assert_array_equal(state[name].view(torch.uint16).numpy(), weights[passed], err_msg=passed)
+
+
+@pytest.mark.parametrize("name", ["llama", *DENSE_MULTIMODAL])
+def test_pinned_head_and_tower_load_with_the_weights_we_decode(name: str, tmp_path: Path, tiny_llama: Path) -> None:
+    source = source_of(name, tmp_path, tiny_llama)
+    source = source.with_units(source.kept_units)
+    plan = spread(source, list_schemes())
+    export(source, plan, tmp_path / "out", sensitivity=sensitivity_of(source, 8.0))
+    model, info = load(tmp_path / "out")
+    assert not any(info.values()), info
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.arange(24)[None]).logits).all()
+    modules, weights = dict(model.named_modules()), decoded(tmp_path / "out", source, plan)
+    quantized = 0
+    for unit, planned in zip(source.units, plan.units, strict=True):
+        for linear in unit.linears if unit.layer == NO_LAYER else ():
+            place = f".{source.architecture.module_name(linear.name)}"
+            (module,) = (module for found, module in modules.items() if f".{found}".endswith(place))
+            scheme = getattr(module, "quantization_scheme", None)
+            found = None if scheme is None else (scheme.format, scheme.input_activations is not None)
+            assert found == _expected(planned.scheme), linear.name
+            weight = module.weight.detach().view(torch.uint16).numpy()
+            np.testing.assert_array_equal(weight, weights[linear.weight.name], err_msg=linear.name)
+            quantized += scheme is not None
+    assert quantized > (1 if source.outside else 0)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

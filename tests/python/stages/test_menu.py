@@ -8,6 +8,7 @@ import prismaquant as pq
 from prismaquant.errors import ArgumentError, FormatError
 from prismaquant.formats import DEFAULT_MENU
 from prismaquant.planning.menu import menu_of
+from prismaquant.planning.pins import with_pinned
 from support.hand_made import model_of, plan, sensitivity_of
 from support.tiny_models import build
 
@@ -117,8 +118,9 @@ def test_pins_hold_in_a_uniform_plan():
     ],
 )
 def test_what_cannot_be_is_refused(arguments, error, text):
+    model = model_of([[SHAPE, SHAPE], [(64, 24)]])
     with pytest.raises(error, match=text):
-        menu_of(model_of([[SHAPE, SHAPE], [(64, 24)]]), **arguments)
+        menu_of(with_pinned(model, arguments.get("pins", ())), **arguments)
 
 
 def _four(count):

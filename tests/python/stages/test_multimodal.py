@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import prismaquant as pq
 from prismaquant.exporting.run import export
@@ -20,7 +20,7 @@ from prismaquant.streaming.model_class import model_class, read_config
 from prismaquant.streaming.skeleton import Skeleton
 from support.hostile import edit_config
 from support.plans import cycled, sensitivity_of
-from support.tiny_models import MULTIMODAL, build
+from support.tiny_models import MULTIMODAL, add_further_layer, build
 
 TOWERS = {"gemma3": "vision_tower", "mistral3": "vision_tower"}  # of all others "visual"
 
@@ -28,22 +28,6 @@ TOWERS = {"gemma3": "vision_tower", "mistral3": "vision_tower"}  # of all others
 @pytest.fixture(scope="module", params=MULTIMODAL)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(request.param, tmp_path_factory.mktemp("model") / request.param, tokenizer=True)
-
-
-def add_further_layer(folder: Path) -> list[str]:
-    """Give the folder of a Qwen3.5 the tensors of a layer that predicts further tokens; their names."""
-    config = json.loads((folder / "config.json").read_text())
-    edit_config(folder, text_config={**config["text_config"], "mtp_num_hidden_layers": 1})
-    tensors = load_file(folder / "model.safetensors")
-    prefix = "model.language_model.layers.1."
-    further = {
-        f"mtp.layers.0.{name.removeprefix(prefix)}": tensor.clone()
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
-    further["mtp.fc.weight"] = torch.zeros(64, 128, dtype=torch.bfloat16)
-    save_file({**tensors, **further}, folder / "model.safetensors", {"format": "pt"})
-    return sorted(further)
 
 
 def test_every_linear_of_the_language_model_is_in_exactly_one_unit(folder: Path) -> None:

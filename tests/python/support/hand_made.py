@@ -32,6 +32,12 @@ class HandMadeModel:
     path: Path = Path("hand-made")
     text_config: Mapping[str, Any] = field(default_factory=dict)
     architecture: Architecture = _ARCHITECTURE
+    kept_units: tuple[Unit, ...] = ()
+    is_tied: bool = False
+
+    def with_units(self, units: Iterable[Unit]) -> HandMadeModel:
+        assert not list(units)
+        return self
 
     @property
     def num_layers(self) -> int:

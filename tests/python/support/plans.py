@@ -9,12 +9,15 @@ from prismaquant.files.plan import Plan, PlannedUnit
 from prismaquant.files.sensitivity import LinearSensitivity, Sensitivity, UnitSensitivity
 from prismaquant.formats import BF16, get_scheme, stored_bytes, why_not
 from prismaquant.model import Model, Unit
+from prismaquant.planning.pins import why_not_kept
 
 __all__ = ["cycled", "fits", "mixed", "plan_of", "sensitivity_of", "spread"]
 
 
 def fits(scheme: str, unit: Unit) -> bool:
-    """Whether the shapes of ``unit`` allow ``scheme``."""
+    """Whether ``unit`` can be planned in ``scheme``."""
+    if why_not_kept(unit, get_scheme(scheme)):
+        return False
     return not any(why_not(get_scheme(scheme), linear.rows, linear.columns) for linear in unit.linears)
 
 

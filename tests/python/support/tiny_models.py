@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-__all__ = ["ARCHITECTURES", "MIXTURES", "MULTIMODAL", "build"]
+__all__ = ["ARCHITECTURES", "MIXTURES", "MULTIMODAL", "add_further_layer", "build"]
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "qwen3_5_text")
 MIXTURES = ("qwen3_moe", "deepseek_v3", "qwen3_next", "mixtral", "gpt_oss", "qwen3_5_moe_text")
@@ -68,6 +70,7 @@ _VISION: dict[str, Any] = {
     "image_size": 28,
     "patch_size": 14,
     "out_hidden_size": 64,
+    "vision_use_head": False,
 }
 _EXTRA: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True},
@@ -143,6 +146,23 @@ def build(
         for name in _TOKENIZER:
             shutil.copyfile(_BUNDLED / name, folder / name)
     return folder
+
+
+def add_further_layer(folder: Path) -> list[str]:
+    """Give the folder of a Qwen3.5 the tensors of a layer that predicts further tokens; their names."""
+    file, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    config["text_config"]["mtp_num_hidden_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(file)
+    prefix = "model.language_model.layers.1."
+    further = {
+        f"mtp.layers.0.{name.removeprefix(prefix)}": tensor.clone()
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    further["mtp.fc.weight"] = torch.zeros(64, 128, dtype=torch.bfloat16)
+    save_file({**tensors, **further}, file, {"format": "pt"})
+    return sorted(further)
 
 
 def _text(architecture: str, config: dict[str, Any]) -> Any:

@@ -42,6 +42,7 @@ __all__ = [
     "check_squared_error",
     "check_strays",
     "check_tensor_set",
+    "is_quantized",
     "snr_db",
     "stored_shape",
 ]
@@ -187,9 +188,14 @@ def check_strays(folder: Folder, linears: Iterable[str]) -> Iterator[Check]:
     names = set(linears)
     for module, parts in folder.parts.items():
         if module not in names:
-            for suffix in WEIGHT_PARTS:
-                if suffix in parts and (suffix != "weight" or parts[suffix].dtype in ("F8_E4M3", "U8", "I8")):
-                    yield Check("unquantized", parts[suffix].name, "is quantized, but no part of a unit")
+            for tensor in filter(is_quantized, parts.values()):
+                yield Check("unquantized", tensor.name, "is quantized, but no part of a unit")
+
+
+def is_quantized(tensor: TensorInfo) -> bool:
+    """Whether it is a part of a weight in another form than the plain one."""
+    suffix = tensor.name.rpartition(".")[2]
+    return suffix in WEIGHT_PARTS and (suffix != "weight" or tensor.dtype in ("F8_E4M3", "U8", "I8"))
 
 
 def check_passthrough(folder: Folder, source: Model, linears: Iterable[str]) -> Iterator[Check]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.errors import ModelError
 from prismaquant.exporting.cache_scales import SUFFIXES
 from prismaquant.exporting.checks import rules
+from prismaquant.exporting.checks.rules import is_quantized
 from prismaquant.exporting.config import FILE as _CONFIG
 from prismaquant.exporting.config import KEY as _ADDED
 from prismaquant.exporting.config import with_dtype
 from prismaquant.exporting.report import Check
 from prismaquant.formats import BF16
 from prismaquant.model.architectures import find_architecture, prefixes
+from prismaquant.model.kept import group_siblings
 
 if TYPE_CHECKING:
     from prismaquant.exporting.checks.folder import Folder
     from prismaquant.exporting.checks.resolution import Resolution
+    from prismaquant.model import Architecture
 
 __all__ = [
     "Layout",
@@ -31,6 +34,7 @@ __all__ = [
     "check_siblings",
     "read_layout",
     "resolve_linear",
+    "with_pinned",
 ]
 
 _HEAD = "lm_head"
@@ -48,13 +52,15 @@ class UnitNames:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The modules that a model of some architecture has: prefix of its decoder layers, and its units.
+    """The units that a model of some architecture has.
 
-    ``kv_heads`` are the heads of its keys and values; 0: not known.
+    ``experts`` has how many there are in the banks of each entry of the architecture; ``kv_heads`` are the heads of the
+    keys and values, 0: not known.
     """
 
-    layers: str
+    architecture: Architecture
     units: tuple[UnitNames, ...]
+    experts: Mapping[str, int]
     kv_heads: int = 0
 
     @property
@@ -93,7 +99,16 @@ def read_layout(config: Mapping[str, Any], tensors: Iterable[str]) -> tuple[Layo
             names = tuple(f"{prefix}.{name}" for name in entry.names(counts[entry.name]))
             units.append(UnitNames(f"{prefix}.{entry.name}", names))
     heads = config.get("num_key_value_heads")
-    return Layout(architecture.layers, tuple(units), heads if isinstance(heads, int) else 0), []
+    return Layout(architecture, tuple(units), counts, heads if isinstance(heads, int) else 0), []
+
+
+def with_pinned(layout: Layout, folder: Folder, resolution: Resolution, planned: Iterable[str] = ()) -> Layout:
+    """``layout`` and what else is a unit in ``folder``: what is ``planned``, or stored in quantized form by a group."""
+    known = set(layout.linears)
+    found = {name for name, parts in folder.parts.items() if any(map(is_quantized, parts.values()))}
+    found = {name for name in found - known if resolution.groups_of(name) and not resolution.ignored(name)}
+    more = group_siblings(found | (set(planned) - known), layout.architecture, layout.experts)
+    return replace(layout, units=(*layout.units, *(UnitNames(name, linears) for name, linears, _ in more)))
 
 
 def check_config(config: Mapping[str, Any], source: Mapping[str, Any]) -> Iterator[Check]:
@@ -157,11 +172,12 @@ def check_bystanders(resolution: Resolution, folder: Folder, layout: Layout) -> 
         for module, parts in folder.parts.items()
         if module not in linears and "weight" in parts and len(parts["weight"].shape) == 2
     }
-    # A tied head has no tensor, but engines build it all the same.
-    for module in sorted(matrices | {_HEAD}):
+    if not any(name.endswith(_HEAD) for name in linears):
+        matrices.add(_HEAD)  # a tied one has no tensor, but engines build it all the same
+    for module in sorted(matrices):
         if groups := resolution.groups_of(module):
             yield Check("unquantized", module, f"is no part of a unit, but a target of {groups[0].name}")
-        is_linear = module.endswith(_HEAD) or module.startswith(f"{layout.layers}.")
+        is_linear = module.endswith(_HEAD) or module.startswith(f"{layout.architecture.layers}.")
         if is_linear and not resolution.ignored(module):
             yield Check("unquantized", module, "is not quantized, but not in the ignore list")
 
