@@ -1,4 +1,4 @@
-"""Writes folders of several architectures and schemes, and has an engine's own code choose schemes and load weights.
+"""Writes folders of several architectures and schemes, and has an engine's own code choose schemes, load and compute.
 
 Run by ``tests/engines.sh``: takes the interpreter of the engine's environment, a name for the table, and, if only some
 folders are to be judged, an expression for their titles.
@@ -17,7 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 import prismaquant as pq
 from prismaquant.facts import list_faults
@@ -26,8 +29,9 @@ from prismaquant.files.sensitivity import CacheRange
 from prismaquant.formats import BF16, list_schemes
 from prismaquant.model import Model
 from prismaquant.model.kept import NO_LAYER
+from prismaquant.streaming.model_class import model_class, read_config
 from support.plans import fits, sensitivity_of, spread
-from support.tiny_models import ARCHITECTURES, MIXTURES, MULTIMODAL, build
+from support.tiny_models import ARCHITECTURES, MIXTURES, MULTIMODAL, add_further_layer, build
 
 HERE = Path(__file__).resolve().parent
 BUNDLED = HERE.parents[1] / "examples" / "models" / "tiny-llama"
@@ -58,6 +62,13 @@ KNOWN = {
     ("vLLM 0.22.1", "qwen3_5_text, mixed"): "has no attribute 'vision_config'",
     ("vLLM 0.22.1", "qwen3_5_moe_text, mixed"): "has no attribute 'vision_config'",
 }
+
+#: Models that vLLM computes without a kernel of its own: plain attention, no experts.
+COMPUTED = r"^(tiny-llama|llama|mistral|qwen2|qwen3|gemma3_text|gemma3|mistral3|qwen2_5_vl|qwen3_vl),"
+
+#: Two programs that compute with the same weights round activations in another order: what is lost differs by this part
+#: of it, and by this many nats where nothing is lost.
+NEAR, NOISE = 0.15, 2e-4
 
 #: What vLLM refuses in a bank.
 NOT_FOR_EXPERTS = {scheme for fault in list_faults() if fault.refuses and fault.experts for scheme in fault.schemes}
@@ -120,8 +131,44 @@ def judge_weights(python: str, source: Model, folder: Path) -> tuple[int, list[s
     """Number of parameters that hold what is stored, and what is wrong with the others."""
     layers = {engine_name(source, unit.name): [linear.name for linear in unit.linears] for unit in source.units}
     layers |= {engine_name(source, f"{seen.name}.attn"): [seen.name] for seen in caches_of(source)}
-    found = ask(python, "vllm_weights.py", folder, layers)
-    return (0, [found]) if isinstance(found, str) else (found["right"], found["wrong"])
+    # The layers that predict further tokens are a model of their own, which has the head, too.
+    further = {name.replace("mtp.", "model."): found for name, found in layers.items() if name.startswith("mtp.")}
+    own = {name: found for name, found in layers.items() if not name.startswith("mtp.")}
+    right, wrong = 0, []
+    for is_draft, asked in ((False, own), *([(True, further)] if further else [])):
+        found = ask(python, "vllm_weights.py", folder, {"draft": is_draft, "layers": asked})
+        right += 0 if isinstance(found, str) else found["right"]
+        wrong += [found] if isinstance(found, str) else found["wrong"]
+    return right, wrong
+
+
+def log_probabilities(folder: Path, tokens: list[int]) -> torch.Tensor:
+    """Of stock transformers, float32 ``[tokens, vocabulary]``."""
+    model = model_class(read_config(folder)).from_pretrained(folder, dtype="auto")
+    with torch.no_grad():
+        found: torch.Tensor = model(torch.tensor(tokens)[None]).logits[0].float().log_softmax(-1)
+    return found
+
+
+def judge_forward(python: str, source: Model, folder: Path) -> tuple[str, list[str]]:
+    """What is lost in transformers and in the engine, nats per token, and what is wrong if that is not the same."""
+    tokens = tokens_of(source)
+    found = ask(python, "vllm_forward.py", folder, tokens)
+    if isinstance(found, str):
+        return "none", [found]
+    original, theirs = (log_probabilities(path, tokens) for path in (source.path, folder))
+    engine = torch.from_numpy(np.load(found["file"]))[:, : original.shape[1]]
+    losses = [float((original.exp() * (original - other)).sum(-1).mean()) for other in (theirs, engine)]
+    text = " / ".join(f"{loss:.2e}" for loss in losses)
+    return text, [] if abs(losses[1] - losses[0]) < NEAR * losses[0] + NOISE else [f"loses {text}"]
+
+
+def tokens_of(source: Model) -> list[int]:
+    """Text for the bundled model; any few for random ones, within their sliding windows."""
+    if source.path != BUNDLED:
+        return list(range(3, 31))
+    text = (BUNDLED.parents[1] / "data" / "evaluation.txt").read_text()[:4000]
+    return list(AutoTokenizer.from_pretrained(BUNDLED)(text)["input_ids"][:256])
 
 
 def as_published(folder: Path) -> Path:
@@ -144,6 +191,9 @@ def cases(work: Path) -> Iterator[tuple[str, Model, list[str]]]:
     for kind in (*ARCHITECTURES, *MULTIMODAL):
         model = pq.open(as_published(build(kind, work / kind)))
         yield f"{kind}, mixed", model, every
+        if kind in ("qwen3_5", "qwen3_5_moe"):
+            add_further_layer(work / kind)
+            model = pq.open(work / kind)
         if model.kept_units:
             yield f"{kind}, all pinned", model.with_units(model.kept_units), every
     mixture = pq.open(build("qwen3_moe", work / "qwen3_moe"))
@@ -157,8 +207,9 @@ def cases(work: Path) -> Iterator[tuple[str, Model, list[str]]]:
 def main(python: str, engine: str, only: str = "") -> int:
     """The table of the cases whose title has ``only`` in it, an expression."""
     failures = []
-    say(f"| folder | schemes | layers that {engine} serves as planned | parameters that hold what is stored |")
-    say("|---|---|---|---|")
+    columns = ["layers that {} serves as planned", "parameters that hold what is stored", "KL in transformers / in {}"]
+    say(f"| folder | schemes | {' | '.join(columns).format(engine, engine)} |")
+    say("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         for title, source, menu in cases(work):
@@ -167,16 +218,23 @@ def main(python: str, engine: str, only: str = "") -> int:
             plan = replace(spread(source, menu), footprint=pq.plan(source, schemes=[BF16], kv="fp8").footprint)
             sensitivity = replace(sensitivity_of(source, 8.0), caches=caches_of(source))
             pq.export(source, plan, work / "out", sensitivity=sensitivity, force=True)
-            counts = []
+            known = KNOWN.get((engine, title))
+            cells, problems = [], []
             for right, wrong in (
                 judge_schemes(python, source, plan, work / "out"),
                 judge_weights(python, source, work / "out"),
             ):
-                known = KNOWN.get((engine, title))
-                failures += [f"{title}: {problem}" for problem in wrong if not (known and re.search(known, problem))]
-                counts.append(f"{right} of {right + len(wrong)}")
+                problems += wrong
+                cells.append(f"{right} of {right + len(wrong)}")
+            if re.search(COMPUTED, title):
+                text, wrong = judge_forward(python, source, work / "out")
+                problems += wrong
+                cells.append(text)
+            else:
+                cells.append("")
+            failures += [f"{title}: {problem}" for problem in problems if not (known and re.search(known, problem))]
             used = ", ".join(sorted({unit.scheme for unit in plan.units}))
-            say(f"| {title} | {used} | {' | '.join(counts)} |")
+            say(f"| {title} | {used} | {' | '.join(cells)} |")
     sys.stderr.writelines(f"{failure}\n" for failure in failures)
     return int(bool(failures))
 

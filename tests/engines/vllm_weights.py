@@ -1,103 +1,27 @@
 """Whether vLLM's own model and loader put every stored value of a written folder where it belongs.
 
-    python vllm_weights.py FOLDER LAYERS.json      (in an environment with vLLM; see tests/engines.sh)
+    python vllm_weights.py FOLDER QUESTION.json      (in an environment with vLLM; see tests/engines.sh)
 
-``LAYERS.json`` maps the name of each layer, fused as vLLM fuses it, to the Linears of the folder that it is made of, in
-order. Prints ``{"right": number of parameters, "wrong": [what is wrong]}`` as JSON. Parameters are filled with one byte
-before they are loaded, so that those that no tensor reaches, in part or whole, are seen. Nothing is multiplied.
+``QUESTION.json`` has ``layers``, which maps the name of each layer, fused as vLLM fuses it, to the Linears of the
+folder it is made of, in order; and ``draft``, whether they are those that predict further tokens (MTP). Prints
+``{"right": number of parameters, "wrong": [what is wrong]}`` as JSON. Parameters are filled with one byte before they
+are loaded, so that those that no tensor reaches, in part or whole, are seen. Nothing is multiplied.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import pkgutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-from unittest import mock
-
-os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 import torch
-import vllm.platforms
 from safetensors import safe_open
-from vllm.platforms.cpu import CpuPlatform
-from vllm.platforms.interface import DeviceCapability
+from vllm_host import POISON, loaded, without_kernels, without_operators
 
-POISON = 0xFB
 #: Of attention; without them in the folder they have defaults.
 DEFAULTED = {f"{part}_{kind}" for part in "qkv" for kind in ("scale", "zero_point")} | {"prob_scale"}
-
-
-class HostPlatform(CpuPlatform):
-    """A processor that says it could do what the newest devices can: schemes are chosen by that."""
-
-    @classmethod
-    def get_device_capability(cls, device_id: int = 0) -> DeviceCapability:
-        return DeviceCapability(major=10, minor=0)
-
-    @classmethod
-    def get_attn_backend_cls(cls, *_: Any, **__: Any) -> str:
-        return "vllm.v1.attention.backends.cpu_attn.CPUAttentionBackend"
-
-
-def without_kernels(stack: ExitStack) -> None:
-    """Schemes choose a kernel when they are made; none is at hand, and none is in question."""
-    from vllm.model_executor.layers.quantization.compressed_tensors import compressed_tensors_moe, schemes
-
-    kernel = mock.MagicMock(__name__="none")
-    attention = "vllm.v1.attention.backends.cpu_attn.CPUAttentionBackendImpl"
-    from vllm.model_executor.layers.attention import mla_attention
-
-    if hasattr(mla_attention, "get_mla_prefill_backend"):
-        stack.enter_context(mock.patch.object(mla_attention, "get_mla_prefill_backend", return_value=kernel))
-    stack.enter_context(mock.patch(attention, return_value=mock.MagicMock(dcp_world_size=1)))  # it knows no latents
-    for package in (schemes, compressed_tensors_moe):
-        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            try:
-                module = importlib.import_module(found.name)
-            except ImportError:  # of a package of another maker's devices
-                continue
-            for name in vars(module):
-                if name.startswith(("init_", "choose_")) and name.endswith("_kernel"):
-                    stack.enter_context(mock.patch.object(module, name, return_value=kernel))
-                elif name.startswith("select_") and name.endswith("_moe_backend"):
-                    stack.enter_context(mock.patch.object(module, name, return_value=(kernel, kernel)))
-
-
-def loaded(folder: Path, stack: ExitStack) -> torch.nn.Module:
-    """vLLM's model with its parameters as its loader leaves them, before they are prepared for kernels."""
-    from vllm.config import set_current_vllm_config
-    from vllm.distributed import init_distributed_environment, initialize_model_parallel
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.model_executor.model_loader import get_model_loader
-    from vllm.model_executor.model_loader.utils import initialize_model
-
-    config = EngineArgs(
-        model=str(folder),
-        max_model_len=64,
-        dtype="bfloat16",
-        enforce_eager=True,
-        skip_tokenizer_init=True,
-        compilation_config={"custom_ops": ["none"]},  # activations as torch has them
-    ).create_engine_config()
-    stack.enter_context(set_current_vllm_config(config))
-    rendezvous = f"file://{folder}.rendezvous"
-    init_distributed_environment(1, 0, rendezvous, 0, "gloo")
-    initialize_model_parallel(1)
-    torch.set_default_dtype(torch.bfloat16)
-    model: torch.nn.Module = initialize_model(config)
-    for name, parameter in model.named_parameters():
-        if name.endswith(("w13_input_scale", "w2_input_scale")):  # the loader compares it with what is there
-            continue
-        parameter.data.view(-1).view(torch.uint8).fill_(POISON)
-    loader = get_model_loader(config.load_config)
-    model.load_weights(loader.get_all_weights(config.model_config, model))
-    return model
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
@@ -136,16 +60,12 @@ def check(
         yield None if same else f"{name}.{parameter_name}: {list(parameter.shape)} does not hold what is stored"
 
 
-def main(folder: Path, layers: dict[str, list[str]]) -> None:
-    vllm.platforms._current_platform = HostPlatform()
-    operators = torch.library.Library("_C", "FRAGMENT")
-    for name in ("gelu_and_mul", "gelu_tanh_and_mul"):  # looked up when a model is built, never run
-        if not hasattr(torch.ops._C, name):
-            operators.define(f"{name}(Tensor! out, Tensor input) -> ()")
+def main(folder: Path, layers: dict[str, list[str]], *, draft: bool) -> None:
+    without_operators()
     tensors = stored(folder)
     with ExitStack() as stack, torch.no_grad():
         without_kernels(stack)
-        modules = dict(loaded(folder, stack).named_modules())
+        modules = dict(loaded(folder, stack, draft=draft)[0].named_modules())
         wrong = []
         right = 0
         for name, linears in layers.items():
@@ -169,4 +89,4 @@ def main(folder: Path, layers: dict[str, list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))
+    main(Path(sys.argv[1]), **json.loads(Path(sys.argv[2]).read_text()))

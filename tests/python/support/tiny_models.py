@@ -161,6 +161,8 @@ def add_further_layer(folder: Path) -> list[str]:
         if name.startswith(prefix)
     }
     further["mtp.fc.weight"] = torch.zeros(64, 128, dtype=torch.bfloat16)
+    norms = ("norm", "pre_fc_norm_hidden", "pre_fc_norm_embedding")
+    further |= {f"mtp.{norm}.weight": torch.ones(64, dtype=torch.bfloat16) for norm in norms}
     save_file({**tensors, **further}, file, {"format": "pt"})
     return sorted(further)
 

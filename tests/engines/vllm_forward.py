@@ -1,0 +1,130 @@
+"""What vLLM's own model computes from a written folder, with plain multiplications in the place of its kernels.
+
+    python vllm_forward.py FOLDER TOKENS.json      (in an environment with vLLM; see tests/engines.sh)
+
+``TOKENS.json`` is a list of token ids. Writes their log probabilities, float32 ``[tokens, vocabulary]``, beside the
+folder (``FOLDER.npy``) and prints its path as JSON. The model, its loader and the choice of schemes are vLLM's. What a
+scheme multiplies by is computed from vLLM's parameters by the definition of its format, its inputs are rounded by
+compressed-tensors, and attention is torch's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+from compressed_tensors.quantization.utils.helpers import compute_dynamic_scales_and_zp
+from torch.nn.functional import linear, scaled_dot_product_attention
+from vllm_host import loaded, without_kernels, without_operators
+
+_E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def codes_of(layer: Any) -> torch.Tensor:
+    """Values of the elements, not yet scaled, ``[rows, columns]``."""
+    packed = getattr(layer, "weight_packed", None)
+    if packed is None:
+        return layer.weight.float()
+    if packed.dtype == torch.uint8:
+        return _E2M1[torch.stack((packed & 15, packed >> 4), -1).flatten(-2).long()]
+    return torch.stack([(packed >> shift & 15) - 8 for shift in range(0, 32, 4)], -1).flatten(-2).float()
+
+
+def weight_of(layer: Any) -> torch.Tensor:
+    """The weight that the parameters of ``layer`` stand for, ``[rows, columns]``."""
+    codes, scale = codes_of(layer), layer.weight_scale.data
+    scale = torch.exp2(scale.float() - 127) if scale.dtype == torch.uint8 else scale.float()
+    if scale.ndim < 2:
+        scale = scale.flatten()[:1, None]  # one for the tensor, which siblings share
+    for axis in (0, 1):  # blocks may be cut off at the end
+        width = -(-codes.shape[axis] // scale.shape[axis])
+        width = 128 if axis == 0 and 1 < scale.shape[0] < codes.shape[0] else width
+        scale = scale.repeat_interleave(width, axis).narrow(axis, 0, codes.shape[axis])
+    divisor = getattr(layer, "weight_global_scale", None)
+    return codes * scale / (1.0 if divisor is None else divisor.max())
+
+
+def rounded(x: torch.Tensor, layer: Any, arguments: Any) -> torch.Tensor:
+    """The inputs as the scheme rounds them."""
+    if arguments is None:
+        return x
+    divisor = getattr(layer, "input_global_scale", None)
+    divisor = None if divisor is None else divisor.max().reshape(1)
+    x = x[None]  # compressed-tensors takes the second axis for that of the tokens
+    if arguments.dynamic:
+        scale, zero = compute_dynamic_scales_and_zp(x, arguments, layer, global_scale=divisor)
+    else:
+        scale, zero = layer.input_scale.max().reshape(1), None
+    return fake_quantize(x, scale, zero, arguments, global_scale=divisor)[0]
+
+
+def multiplying(stack: ExitStack) -> None:
+    """Have every scheme multiply as it is defined, by the arguments that vLLM found for its layer."""
+    from vllm.model_executor.layers.quantization.compressed_tensors import compressed_tensors
+    from vllm.model_executor.layers.quantization.compressed_tensors.schemes import CompressedTensorsScheme
+
+    config = compressed_tensors.CompressedTensorsConfig
+    choose = config._get_scheme_from_parts
+
+    def noting(self: Any, weight_quant: Any, input_quant: Any, *args: Any, **kwargs: Any) -> Any:
+        scheme = choose(self, weight_quant, input_quant, *args, **kwargs)
+        scheme.of_inputs = input_quant
+        return scheme
+
+    def apply_weights(self: Any, layer: Any, x: torch.Tensor, bias: Any = None, **_: Any) -> torch.Tensor:
+        weight = weight_of(layer).to(x.dtype)
+        return linear(rounded(x, layer, self.of_inputs).to(x.dtype), weight, bias)
+
+    stack.enter_context(mock.patch.object(config, "_get_scheme_from_parts", noting))
+    for found in vars(compressed_tensors).values():
+        if isinstance(found, type) and issubclass(found, CompressedTensorsScheme):
+            stack.enter_context(mock.patch.object(found, "apply_weights", apply_weights))
+            stack.enter_context(mock.patch.object(found, "process_weights_after_loading"))
+
+
+def attention(self: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> torch.Tensor:
+    """Causal, of one sequence, without a cache."""
+    q = query.view(len(query), self.num_heads, self.head_size).transpose(0, 1)
+    k, v = (part.view(len(query), self.num_kv_heads, -1).transpose(0, 1) for part in (key, value))
+    out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.impl_scale, enable_gqa=True)
+    return out.transpose(0, 1).reshape(len(query), -1)
+
+
+def main(folder: Path, tokens: list[int]) -> None:
+    from vllm.forward_context import set_forward_context
+    from vllm.model_executor.layers.attention import Attention
+    from vllm.model_executor.model_loader.utils import process_weights_after_loading
+
+    without_operators()
+    made = Attention.__init__
+
+    def init(self: Any, num_heads: int, head_size: int, scale: float, *args: Any, **kwargs: Any) -> None:
+        made(self, num_heads, head_size, scale, *args, **kwargs)
+        self.impl_scale = scale
+
+    with ExitStack() as stack, torch.no_grad():
+        without_kernels(stack)
+        multiplying(stack)
+        stack.enter_context(mock.patch.object(Attention, "__init__", init))
+        stack.enter_context(mock.patch.object(Attention, "forward", attention))
+        model, config = loaded(folder, stack)
+        process_weights_after_loading(model, config.model_config, torch.device("cpu"))
+        ids, positions = torch.tensor(tokens), torch.arange(len(tokens))
+        if config.model_config.uses_mrope:  # one for each axis of images, all equal in text
+            positions = positions.expand(3, -1)
+        stack.enter_context(set_forward_context(None, config))
+        logits = model.compute_logits(model(ids, positions, None, None))
+    file = folder.with_suffix(".npy")
+    np.save(file, logits.float().log_softmax(-1).numpy())
+    json.dump({"file": str(file)}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))
