@@ -61,7 +61,7 @@ KNOWN = {
     ("vLLM 0.22.1", "mistral3, mixed"): "does not support non-default RoPE",
     ("vLLM 0.22.1", "mistral3, all pinned"): "does not support non-default RoPE",
     ("vLLM 0.22.1", "qwen3_5_text, all pinned"): "has no attribute 'vision_config'",
-    ("vLLM 0.22.1", "qwen3_5, all pinned"): "",
+    ("vLLM 0.22.1", "qwen3_5, all pinned"): "lm_head|^Loading safetensors",
     ("vLLM 0.22.1", "qwen3_5_text, mixed"): "has no attribute 'vision_config'",
     ("vLLM 0.22.1", "qwen3_5_moe_text, mixed"): "has no attribute 'vision_config'",
 }
