@@ -28,7 +28,7 @@ __all__ = [
     "KEY",
     "config_groups",
     "config_json",
-    "kept_units",
+    "ignored_names",
     "quantization_config",
     "with_dtype",
 ]
@@ -101,7 +101,7 @@ def quantization_config(
         "kv_cache_scheme": kv_cache_scheme,
         "config_groups": groups,
         "ignore": [
-            *kept_units(units),
+            *ignored_names(units),
             *_other_names(model),
             *(f"re:^(?:{_WRAPPED})*{re.escape(name)}(?:[.].*)?$" for name in model.outside),
         ],
@@ -116,7 +116,7 @@ def config_groups(units: Sequence[PlannedUnit]) -> dict[str, dict[str, Any]]:
     return {f"group_{number:02d}": _group(scheme, found) for number, (scheme, found) in enumerate(used)}
 
 
-def kept_units(units: Sequence[PlannedUnit]) -> list[str]:
+def ignored_names(units: Sequence[PlannedUnit]) -> list[str]:
     """What is ignored in every model: the head, unless it is a unit, and units that stay in BF16."""
     head = [] if any(unit.name.endswith("lm_head") for unit in units) else ["re:.*lm_head$"]
     return [*head, *_unit_names(units, BF16)]

@@ -12,7 +12,7 @@ from prismaquant.errors import ArgumentError, ModelError
 from prismaquant.exporting import config, copy, shards
 from prismaquant.exporting.checks.folder import Folder, read_folder
 from prismaquant.exporting.checks.resolution import read_resolution
-from prismaquant.exporting.checks.structure import read_layout, resolve_linear, with_pinned
+from prismaquant.exporting.checks.structure import read_layout, resolve_linear, with_stored_units
 from prismaquant.exporting.checksums import write_checksums
 from prismaquant.exporting.publish import publishing
 from prismaquant.exporting.schemes import as_array, suffixes, unpack, weight_shape
@@ -88,7 +88,7 @@ def _schemes(folder: Folder) -> dict[str, str]:
     if layout is None:
         raise ModelError(failures[0].text, where=f"{where}: {failures[0].where}", hint="verify the folder")
     resolution, _ = read_resolution(folder.config[config.KEY])
-    layout = with_pinned(layout, folder, resolution)
+    layout = with_stored_units(layout, folder, resolution)
     found = {}
     for name in layout.linears:
         scheme, broken = resolve_linear(resolution, name)

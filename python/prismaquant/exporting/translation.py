@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.errors import ArgumentError
-from prismaquant.exporting.config import config_groups, kept_units
+from prismaquant.exporting.config import config_groups, ignored_names
 from prismaquant.formats import BF16
 from prismaquant.model.reasons import without_wrappers
 
@@ -37,7 +37,7 @@ def _llm_compressor(plan: Plan) -> str:
         name: {key: value for key, value in group.items() if key != "format"}
         for name, group in config_groups(plan.units).items()
     }
-    modifier = {"ignore": kept_units(plan.units), "config_groups": groups}
+    modifier = {"ignore": ignored_names(plan.units), "config_groups": groups}
     return _json({"quant_stage": {"quant_modifiers": {"QuantizationModifier": modifier}}})
 
 

@@ -115,7 +115,7 @@ def _resolve(
     if folder.is_plain:
         return layout, dict.fromkeys(layout.linears, BF16), []
     resolution, failures = read_resolution(folder.config["quantization_config"], is_ours=is_ours)
-    layout = structure.with_pinned(layout, folder, resolution, planned)
+    layout = structure.with_stored_units(layout, folder, resolution, planned)
     failures += structure.check_cache_scales(folder, layout)
     schemes: dict[str, str | None] = {}
     for unit in layout.units:

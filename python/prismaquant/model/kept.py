@@ -48,7 +48,7 @@ def find_kept_units(
     for entry in architecture.units:
         for name in reasons if entry.is_bank else ():
             bank = name.removesuffix(".gate_up_proj")
-            if bank.endswith(f".{entry.name}") and bank != name:
+            if bank != name and bank.endswith(f".{entry.name}") and _is_packed(tensors, bank, counts[entry.name]):
                 prefix = bank.removesuffix(f".{entry.name}")
                 weights |= unpack_bank(tensors, entry, prefix, counts[entry.name], folder)
     return tuple(
@@ -96,6 +96,16 @@ def group_siblings(
 
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
+
+
+def _is_packed(tensors: Mapping[str, TensorInfo], bank: str, experts: int) -> bool:
+    """Whether both tensors of ``bank`` are there, as those of the layers are; of another form they stay as they are."""
+    found = [tensors.get(f"{bank}.{name}") for name in ("gate_up_proj", "down_proj")]
+    shapes = [tensor.shape for tensor in found if tensor is not None and tensor.dtype in WEIGHT_DTYPES]
+    if len(shapes) < 2 or any(len(shape) != 3 or shape[0] != experts or 0 in shape for shape in shapes):
+        return False
+    (_, fused, columns), (_, rows, width) = shapes
+    return (fused, columns) == (2 * width, rows)
 
 
 def _is_linear(tensor: TensorInfo, reason: str, architecture: Architecture) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from safetensors.torch import load_file, save_file
 import prismaquant as pq
 from prismaquant.errors import ArgumentError
 from prismaquant.exporting.checks.folder import read_folder
+from prismaquant.exporting.run import export
 from prismaquant.files.manifest import read as read_manifest
 from prismaquant.model import Model, open_model
+from prismaquant.solver import CALIBRATED_PRESET, DEFAULT_PRESET, preset_needs_gram
 from support.hand_made import sensitivity_of
+from support.plans import plan_of
 from support.tiny_models import add_further_layer, build
 
 #: Of a Qwen3.5 with a tower and a layer that predicts further tokens.
@@ -177,7 +181,7 @@ def test_the_folder_is_whole_and_verified(model: Model, written: Path, folder: P
         for linear in unit.linears:
             assert (linear.weight.name in kept) == (scheme is None), linear.name
             assert ("weight_scale" in parts[linear.name]) == (scheme is not None), linear.name
-    assert [name for name in manifest.plan.pins] == list(PINS)
+    assert manifest.plan.pins == PINS
     assert '"num_speculative_tokens": 1' in pq.serve_command(written).text
 
 
@@ -190,8 +194,6 @@ def test_ignored_is_what_stays(written: Path) -> None:
 
 def test_a_part_that_was_planned_and_is_plain_is_found(written: Path, tmp_path: Path) -> None:
     """The configuration says one thing, the bytes another."""
-    import shutil
-
     broken = shutil.copytree(written, tmp_path / "broken")
     config = json.loads((broken / "config.json").read_text())
     for group in config["quantization_config"]["config_groups"].values():
@@ -214,14 +216,30 @@ def test_convert_decodes_them(model: Model, written: Path, tmp_path: Path) -> No
         assert (name == "mtp.fc.weight") or (weight != decoded).any()
 
 
-def test_resumed_and_polished_renderings_are_not_needed(tiny_llama: Path, tmp_path: Path) -> None:
-    """A preset that solves for the inputs has none of theirs: they are rendered without data."""
-    plan = pq.plan(tiny_llama, schemes=["FP8_DYNAMIC"], pins=["re:lm_head=NVFP4A16"])
-    assert plan.units[-1].name == "lm_head"
-    first = pq.export(tiny_llama, plan, tmp_path / "first")
-    record = first.manifest.linears[-1]
-    assert (record.name, record.scheme) == ("lm_head", "NVFP4A16")
-    assert record.squared_error > 0
+def test_a_preset_that_solves_for_inputs_renders_them_without_data(tiny_llama: Path, tmp_path: Path) -> None:
+    """Nothing is known of their inputs, and neither a sensitivity nor a work folder is asked for."""
+    model = open_model(tiny_llama)
+    pinned = model.with_units(model.kept_units)
+    schemes = ["BF16"] * len(model.units) + ["NVFP4A16"]
+    errors = []
+    for preset in (CALIBRATED_PRESET, DEFAULT_PRESET):
+        assert preset_needs_gram(preset) == (preset != DEFAULT_PRESET)
+        written = export(pinned, plan_of(pinned, schemes, preset=preset), tmp_path / preset)
+        record = written.manifest.linears[-1]
+        assert (record.name, record.scheme) == ("lm_head", "NVFP4A16")
+        errors.append(record.squared_error)
+    assert errors[0] == errors[1] > 0
+
+
+def test_a_bank_of_another_form_stays_as_it_is(tmp_path: Path) -> None:
+    """Further layers may have other experts than the decoder's: the model is opened and written all the same."""
+    folder = build("qwen3_5_moe", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["mtp.layers.0.mlp.experts.gate_up_proj"] = torch.zeros(3, 64, 64, dtype=torch.bfloat16)
+    tensors["mtp.layers.0.mlp.experts.down_proj"] = torch.zeros(3, 64, 32, dtype=torch.bfloat16)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert not any(unit.name.startswith("mtp.") for unit in open_model(folder).kept_units)
+    pq.export(folder, pq.plan(folder, schemes=["FP8_DYNAMIC"]), tmp_path / "out")
 
 
 def test_llama_cpp_has_a_word_for_the_head_alone(model: Model, written: Path, tmp_path: Path, tiny_llama: Path) -> None:

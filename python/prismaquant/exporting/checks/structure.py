@@ -34,7 +34,7 @@ __all__ = [
     "check_siblings",
     "read_layout",
     "resolve_linear",
-    "with_pinned",
+    "with_stored_units",
 ]
 
 _HEAD = "lm_head"
@@ -102,7 +102,7 @@ def read_layout(config: Mapping[str, Any], tensors: Iterable[str]) -> tuple[Layo
     return Layout(architecture, tuple(units), counts, heads if isinstance(heads, int) else 0), []
 
 
-def with_pinned(layout: Layout, folder: Folder, resolution: Resolution, planned: Iterable[str] = ()) -> Layout:
+def with_stored_units(layout: Layout, folder: Folder, resolution: Resolution, planned: Iterable[str] = ()) -> Layout:
     """``layout`` and what else is a unit in ``folder``: what is ``planned``, or stored in quantized form by a group."""
     known = set(layout.linears)
     found = {name for name, parts in folder.parts.items() if any(map(is_quantized, parts.values()))}
