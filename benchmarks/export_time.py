@@ -1,6 +1,6 @@
 """Memory of `export` on a sparse checkpoint that is larger than the machine's memory, and its speed beside `cp`.
 
-    python benchmarks/export_time.py [--gigabytes 40] [--copied 2] [--rounds 5] [--work FOLDER] [--json FILE]
+    python benchmarks/export_time.py [--gigabytes 40] [--copied 7.5] [--rounds 5] [--work FOLDER] [--json FILE]
 
 The large checkpoint is a Llama of many layers whose weights are holes in the files: it takes no room, its export to
 NVFP4A16 a third of its size. The copied one is random and stays in BF16, so that every byte is passed through; `cp` is
@@ -112,14 +112,16 @@ def copy(model: Path, out: Path) -> tuple[float, float]:
 
 
 def remove(folder: Path) -> None:
+    """And have the disk come to rest, or the next run pays for it."""
     subprocess.run(["rm", "-r", folder], check=True)
+    subprocess.run(["sync"], check=True)
 
 
 def main() -> None:
     """Measures, prints and writes what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=40, metavar="N", help="the sparse checkpoint; 0: none")
-    parser.add_argument("--copied", type=float, default=2.6, metavar="N", help="the random one, in GB; 0: none")
+    parser.add_argument("--copied", type=float, default=7.5, metavar="N", help="the random one, in GB; 0: none")
     parser.add_argument("--vocabulary", type=int, default=128256, metavar="N", help="rows of embedding and head")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of export and cp, in turns")
     parser.add_argument("--work", type=Path, default=None, metavar="FOLDER", help="on the disk that is measured")

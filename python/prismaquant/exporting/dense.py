@@ -74,7 +74,7 @@ def densify(
         for file, data in documents.items():
             (target / file).write_bytes(data)
         copy.copy_other_files(checkpoint, target)
-        write_checksums(target)
+        write_checksums(target, writer.sums)
     progress(Event("convert", len(schemes), len(schemes)))
     return out
 

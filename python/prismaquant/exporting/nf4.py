@@ -86,7 +86,7 @@ def write_nf4(
         for file, content in documents.items():
             (folder / file).write_bytes(content)
         copy.copy_other_files(model.path, folder)
-        write_checksums(folder)
+        write_checksums(folder, writer.sums)
     progress(Event("convert", len(linears), len(linears)))
     return out
 

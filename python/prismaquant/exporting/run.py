@@ -114,6 +114,12 @@ def export(
         records: list[LinearRecord] = []
         written_before = journal.open(folder)
         with shards.ShardWriter(folder, layout) as writer:
+            for name in model.passthrough:
+                if name in written_before:
+                    writer.skip(name)
+                else:
+                    copy.copy_tensor(model, model.tensors[name], writer, name)
+                    _note(journal, writer, name)
             for done, unit in enumerate(model.units):
                 progress(Event("export", done, len(model.units), unit.name))
                 scheme = scheme_of[unit.name]
@@ -133,12 +139,6 @@ def export(
                         fresh.append(LinearRecord(name, scheme, sum(data.nbytes for data in parts.values()), error))
                 records += fresh
                 _note(journal, writer, unit.name, fresh)
-            for name in model.passthrough:
-                if name in written_before:
-                    writer.skip(name)
-                else:
-                    copy.copy_tensor(model, model.tensors[name], writer, name)
-                    _note(journal, writer, name)
             for name, scale in of_cache.items():
                 writer.write(name, np.array([scale], "<f4"))
         journal.close()
@@ -151,7 +151,7 @@ def export(
             plan, tuple(records), tensor_bytes=total, parameters=model.parameters, kept=kept, polish=polish
         )
         manifest.write(folder / manifest.FILE, written)
-        write_checksums(folder)
+        write_checksums(folder, writer.sums)
     progress(Event("export", len(model.units), len(model.units)))
     return ExportReport(Path(out), written)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prismaquant.errors import ShapeError
+from prismaquant.exporting.checksums import RunningSum
 
 if TYPE_CHECKING:
     from prismaquant.types import Array
@@ -124,14 +125,19 @@ class ShardWriter:
         self._files = contextlib.ExitStack()
         self._waiting: dict[str, tuple[int, int, int]] = {}  # name -> descriptor, offset in the file, bytes
         self._unsynced: dict[int, int] = {}  # descriptor -> bytes that the disk may not have taken yet
+        self._running: dict[int, RunningSum] = {}  # by descriptor, in the order of the shards
+        #: File -> its SHA-256 in hexadecimal, after the exit.
+        self.sums: dict[str, str] = {}
 
     def __enter__(self) -> ShardWriter:
         with contextlib.ExitStack() as opened:
             for shard in self._shards:
                 path = self._folder / shard.file
-                descriptor = opened.enter_context(path.open("r+b" if path.exists() else "xb")).fileno()
+                descriptor = opened.enter_context(path.open("r+b" if path.exists() else "x+b")).fileno()
                 start = header(shard.entries)
                 _write(descriptor, 0, memoryview(start))
+                self._running[descriptor] = opened.enter_context(contextlib.closing(RunningSum(descriptor)))
+                self._running[descriptor].wrote(0, len(start))
                 for entry, begin in _places(shard.entries):
                     self._waiting[entry.name] = (descriptor, len(start) + begin, entry.nbytes)
             self._files = opened.pop_all()
@@ -161,7 +167,7 @@ class ShardWriter:
         if written != nbytes:
             raise ShapeError(f"has {written} bytes, the header says {nbytes}", where=name)
         self._unsynced[descriptor] = self._unsynced.get(descriptor, 0) + nbytes
-        del self._waiting[name]
+        self.skip(name)
 
     def copy(self, name: str, source: int, begin: int) -> bool:
         """Write the tensor ``name`` from byte ``begin`` of the file open as ``source``, without reading it here.
@@ -184,12 +190,13 @@ class ShardWriter:
                 return False
             done += copied
         self._unsynced[descriptor] = self._unsynced.get(descriptor, 0) + nbytes
-        del self._waiting[name]
+        self.skip(name)
         return True
 
     def skip(self, name: str) -> None:
         """Leave the tensor ``name`` as an earlier run has written it."""
-        del self._waiting[name]
+        descriptor, offset, nbytes = self._waiting.pop(name)
+        self._running[descriptor].wrote(offset, offset + nbytes)
 
     @property
     def unsynced(self) -> int:
@@ -206,6 +213,10 @@ class ShardWriter:
         with self._files:
             if kind is None and self._waiting:
                 raise ShapeError(f"{len(self._waiting)} tensors were not written", where=next(iter(self._waiting)))
+            if kind is None:
+                self.sync()  # while the sums are taken
+                running = self._running.values()
+                self.sums = {shard.file: of.result() for shard, of in zip(self._shards, running, strict=True)}
 
 
 def _places(entries: Sequence[Entry]) -> Iterator[tuple[Entry, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -136,6 +137,33 @@ def test_a_forgotten_tensor_is_an_error(tmp_path: Path) -> None:
         ShardWriter(tmp_path, lay_out([entry("a.weight", "U8", 2), entry("b.weight", "U8", 2)], 100)) as writer,
     ):
         writer.write("a.weight", np.zeros(2, np.uint8))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("shard_size", [1, 300, 10**9])
+def test_sums_are_those_of_the_files(
+    tmp_path: Path, random_entries: list[Entry], shard_size: int, backwards: bool
+) -> None:
+    shards = lay_out(random_entries, shard_size)
+    entries = [entry for shard in shards for entry in shard.entries]
+    with pytest.raises(ShapeError, match="were not written"), ShardWriter(tmp_path, shards) as writer:
+        writer.write(entries[-1].name, content(entries[-1]))
+    assert not writer.sums
+    with ShardWriter(tmp_path, shards) as writer:
+        writer.skip(entries.pop().name)
+        for item in reversed(entries) if backwards else entries:
+            writer.write(item.name, content(item))
+    files = {shard.file: (tmp_path / shard.file).read_bytes() for shard in shards}
+    assert writer.sums == {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+
+
+def test_a_file_cut_while_it_is_written_has_no_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    with (
+        pytest.raises(OSError, match="was cut"),
+        ShardWriter(tmp_path, lay_out([entry("a.weight", "U8", 4)], 10**9)) as writer,
+    ):
+        writer.write("a.weight", np.zeros(4, np.uint8))
 
 
 def test_short_writes_of_the_system_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
