@@ -24,8 +24,8 @@ from prismaquant.rendering.cache import render_cached
 from prismaquant.rendering.input_scale import static_scale
 from prismaquant.streaming import Batch, Spool, Windows
 from prismaquant.streaming.forward import Forward
+from prismaquant.streaming.linears import find_banks, find_linears
 from prismaquant.streaming.skeleton import Skeleton
-from prismaquant.streaming.walk import find_banks, find_linears
 
 if TYPE_CHECKING:
     from prismaquant.calibration.draw import Draw

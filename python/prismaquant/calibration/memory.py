@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from prismaquant.environment import machine_memory
 from prismaquant.errors import ModelError, RefusedError
+from prismaquant.model.kept import NO_LAYER
 from prismaquant.quantity import format_bytes
 from prismaquant.rendering.grams import output_gram_bytes
 
@@ -45,14 +47,14 @@ def hidden_size(model: Model) -> int:
 
 def states_bytes(model: Model, draw: Draw, probes: int, price_probes: int) -> int:
     """Bytes of all hidden states and gradients that wait between the two sweeps, as `walk` keeps them."""
-    kept = model.num_layers + 1
+    kept = model.num_layers + 1 + any(unit.layer == NO_LAYER for unit in model.units)  # an MTP layer's, too
     tokens = draw.statistics.size * (kept + probes) + draw.ranges.size * (kept + 1)
     return 4 * hidden_size(model) * (tokens + draw.prices.size * (kept + price_probes))
 
 
 def working_bytes(model: Model, layers_held: int = 2) -> int:
     """About what is needed beside the states: the largest layer, so often as it is held in float32, and the Grams."""
-    layers = [0] * model.num_layers
+    layers: Counter[int] = Counter()
     gram = bank = 0
     for unit in model.units:
         layers[unit.layer] += 4 * unit.parameters
@@ -61,7 +63,7 @@ def working_bytes(model: Model, layers_held: int = 2) -> int:
         if unit.experts:  # all of them are in work together
             bank = max(bank, sum(4 * x.columns**2 + output_gram_bytes(x.rows) for x in unit.linears))
     others = [4 * model.tensors[name].parameters for name in model.passthrough]
-    return _BASE + layers_held * max(*layers, *others, 0) + 5 * gram + bank
+    return _BASE + layers_held * max(*layers.values(), *others, 0) + 5 * gram + bank
 
 
 def fits_in_memory(model: Model, states: int, max_memory: int | None, layers_held: int = 2) -> bool:

@@ -18,6 +18,7 @@ from prismaquant.calibration.prices import DEFAULT_PRICES, PRICES
 from prismaquant.calibration.threads import torch_threads
 from prismaquant.errors import ArgumentError
 from prismaquant.files.sensitivity import Sensitivity
+from prismaquant.model.kept import NO_LAYER
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.solver import preset_needs_gram
 from prismaquant.streaming import Spool, Windows, walk
@@ -52,6 +53,8 @@ def probe(
     progress: Progress = silent,
 ) -> Sensitivity:
     """Measure how much each unit of ``model`` matters and what each scheme would cost it.
+
+    Units of an MTP layer (`with_mtp`) are priced by the loss of what that layer predicts.
 
     Parameters
     ----------
@@ -117,8 +120,9 @@ def probe(
         calibrate_all_experts=calibrate_all_experts,
     )
     entries = None if journal is None else Journal(journal, outline, tuple(scheme.name for scheme in settings.menu))
-    measured = {} if entries is None else _finished(model, entries, settings)
-    if len(measured) < model.num_layers:
+    layers = [*range(model.num_layers), *{unit.layer for unit in model.units if unit.layer == NO_LAYER}]
+    measured = {} if entries is None else _finished(model, layers, entries, settings)
+    if len(measured) < len(layers):
         visits = walk(
             model,
             list(parts.values()),
@@ -148,10 +152,10 @@ def probe(
     )
 
 
-def _finished(model: Model, entries: Journal, settings: Settings) -> dict[int, Sensitivity]:
+def _finished(model: Model, layers: Sequence[int], entries: Journal, settings: Settings) -> dict[int, Sensitivity]:
     """The layers of the journal whose renderings and Grams were kept, too."""
     found = {}
-    for layer in range(model.num_layers):
+    for layer in layers:
         part = entries.get(layer)
         units = [unit for unit in model.units if unit.layer == layer]
         if part is not None and not any(_lacks(unit, settings) for unit in units):

@@ -64,11 +64,17 @@ def add_machine(machine: argparse._ArgumentGroup) -> None:
 
 
 def add_architecture(advanced: argparse._ArgumentGroup) -> None:
-    """How experts are calibrated, and whether unknown parts of a layer stop the run."""
+    """How experts are calibrated, whether MTP layers take part, and whether unknown parts of a layer stop the run."""
     advanced.add_argument(
         "--calibrate-all-experts",
         action="store_true",
         help="solve experts for the inputs of all tokens, not only of those routed to them (slower)",
+    )
+    advanced.add_argument(
+        "--mtp",
+        action="store_true",
+        help="measure the layer that predicts a further token, too, by the loss of its predictions, so that it is "
+        "quantized as the others are (default: it stays as it is)",
     )
     advanced.add_argument(
         "--strict",

@@ -133,7 +133,7 @@ def export(
                         copy.copy_tensor(model, linear.weight, writer, f"{linear.name}.weight")
                         fresh.append(LinearRecord(linear.name, scheme, linear.weight.nbytes, 0.0))
                 else:
-                    for name, parts, error in _render(model, unit, scheme, plan.preset, input_scales, cache, threads):
+                    for name, parts, error in _render(model, unit, scheme, plan, input_scales, cache, threads):
                         for suffix, data in parts.items():
                             writer.write(f"{name}.{suffix}", data)
                         fresh.append(LinearRecord(name, scheme, sum(data.nbytes for data in parts.values()), error))
@@ -208,10 +208,15 @@ def _check(model: Model, plan: Plan) -> None:
                 )
 
 
+def _is_probed(unit: Unit, plan: Plan) -> bool:
+    """Whether a probe sees its inputs: not of what was pinned outside of the layers."""
+    return unit.layer != NO_LAYER or any(each.name == unit.name and each.price is not None for each in plan.units)
+
+
 def _check_renderings(model: Model, scheme_of: dict[str, str], plan: Plan, cache: RenderCache | None) -> None:
     """Whether what only the statistics of a probe could make is in ``cache``."""
     for unit in model.units:
-        if unit.layer == NO_LAYER:
+        if not _is_probed(unit, plan):
             continue
         format = get_scheme(scheme_of[unit.name]).weight_format
         if cache.lacks(unit, format) if cache is not None else needs_grams(plan.preset, format):
@@ -289,14 +294,14 @@ def _render(
     model: Model,
     unit: Unit,
     scheme: str,
-    preset: str,
+    plan: Plan,
     input_scales: dict[str, float],
     cache: RenderCache | None,
     threads: int | None,
 ) -> Iterator[tuple[str, dict[str, Array], float]]:
     """For each Linear of ``unit``: its name, suffix -> stored array, and the sum of squared errors."""
-    weight_format = get_scheme(scheme).weight_format
-    if unit.layer == NO_LAYER:  # no probe sees its inputs
+    weight_format, preset = get_scheme(scheme).weight_format, plan.preset
+    if not _is_probed(unit, plan):
         preset, cache = DEFAULT_PRESET if preset_needs_gram(preset) else preset, None
     rendering = render_cached(model, unit, weight_format, preset=preset, cache=cache, threads=threads)
     for linear in unit.linears:

@@ -50,6 +50,7 @@ def probe(
     preset: str | None = None,
     preview: bool = False,
     calibrate_all_experts: bool = False,
+    mtp: bool = False,
     strict: bool = False,
     work_dir: PathLike | None = None,
     keep_grams: bool = False,
@@ -96,6 +97,9 @@ def probe(
         Solve experts for the inputs of all tokens, as if every token were routed to each of them: helps those that few
         tokens choose, at the cost of running every expert on everything. Prices stay those of the tokens that were
         routed to them.
+    mtp
+        Measure the layer that predicts a further token (MTP), too, by the loss of its own predictions. A plan from the
+        result then chooses its schemes like all others, where it would leave the layer as it is.
     strict
         Refuse a model with weights in its layers that the entry of its architecture does not know; otherwise they stay
         as they are, and are logged.
@@ -121,12 +125,17 @@ def probe(
         ``out`` or the work folder is of another model, data or settings, or ``out`` is no sensitivity file.
     RefusedError
         Another process uses the work folder; memory or disk do not suffice.
+    ArgumentError
+        ``mtp`` for a model that has no such layer, or whose architecture entry does not say how it computes.
     MissingExtraError
         torch or transformers is not installed.
     """
     from prismaquant.files import sensitivity as file
+    from prismaquant.model.mtp import with_mtp
 
     source, menu = open(model), menu_of(schemes)
+    if mtp:
+        source = with_mtp(source)
     check_threads(threads)
     check_known(source, strict=strict)
     if preset is None:
@@ -151,11 +160,15 @@ def probe(
         if count < 1:
             raise ArgumentError(f"{name} is {count}", hint="ask for at least 1 window")
     wanted = (PREVIEW_PRICE,) if preview else tuple(dict.fromkeys((*DEFAULT_PRICES, *prices)))
+    if mtp and seq_len < 2:
+        raise ArgumentError(f"seq_len is {seq_len}", hint="an MTP layer needs at least 2 tokens per window")
     for name in wanted:
         if name not in PRICE_NAMES:
             raise unknown_name("price", name, PRICE_NAMES)
     if MEASURED in wanted and work_dir is None:
         raise ArgumentError(f"price {MEASURED} needs the renderings", hint="name a work folder for them (--work-dir)")
+    if MEASURED in wanted and mtp:
+        raise ArgumentError(f"price {MEASURED} is of the model, not of its MTP layer", hint="leave one of them out")
     others = (0, 0) if preview else (-(-price_samples // 4), price_samples)
     tokens = read_tokens(data, source, samples=samples + sum(others), seq_len=seq_len, seed=seed)
     draw = split(tokens, statistics=samples, ranges=others[0], prices=others[1], seed=seed)
@@ -185,7 +198,10 @@ def probe(
             }
             _check_settings(Path(out), found, settings)
             priced = tuple(dict.fromkeys(each.scheme for unit in found.units for each in unit.candidates))
-            complete = _possible(source, menu) <= set(priced) and set(wanted) <= set(found.prices)
+            units = {unit.name for unit in found.units}
+            source = source.with_units(unit for unit in source.kept_units if unit.name in units)
+            complete = units.issuperset(unit.name for unit in source.units)
+            complete = complete and _possible(source, menu) <= set(priced) and set(wanted) <= set(found.prices)
             if complete and not _lacks_renderings(source, menu, cache):
                 return found
             # so that builds with either menu, and plans by either price, can share the file

@@ -83,6 +83,7 @@ def quantize(
     polish: bool = True,
     validate: int = 0,
     calibrate_all_experts: bool = False,
+    mtp: bool = False,
     strict: bool = False,
     work_dir: PathLike | None = None,
     restart: bool = False,
@@ -129,11 +130,14 @@ def quantize(
     VerificationError
         What was written breaks a rule; the folder is left for inspection.
     """
+    from prismaquant.model.mtp import with_mtp
     from prismaquant.planning import Request
     from prismaquant.planning import plan as choose
     from prismaquant.planning import preflight as check_budget
 
     source, menu = open(model), menu_of(schemes)
+    if mtp:
+        source = with_mtp(source)
     shard_bytes = parse_bytes(shard_size)
     target = Path(out).resolve()  # now: with force, it may be the current folder that is replaced
     asked = Request(
@@ -159,7 +163,7 @@ def quantize(
     calibrated = budgeted or kv == "fp8" or any(get_scheme(name).input_scale for name in menu)
     if preset is None:
         preset = CALIBRATED_PRESET if calibrated or data is not None else DEFAULT_PRESET
-    calibrated = calibrated or preset_needs_gram(preset)
+    calibrated = calibrated or mtp or preset_needs_gram(preset)
     if validate < 0:
         raise ArgumentError(f"validate is {validate}, expected a number of plans")
     if validate and not (budgeted and preset_needs_gram(preset)):
@@ -194,6 +198,7 @@ def quantize(
             seed=seed,
             preset=preset,
             calibrate_all_experts=calibrate_all_experts,
+            mtp=mtp,
             work_dir=work,
             restart=restart,
             max_memory=max_memory,

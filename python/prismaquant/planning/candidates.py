@@ -26,6 +26,7 @@ __all__ = [
     "unit_bytes",
     "unit_options",
     "unpriced_options",
+    "with_measured",
 ]
 
 
@@ -108,6 +109,12 @@ def check_sensitivity(sensitivity: Sensitivity, model: Model, *, price: str, pre
         raise unknown_name("price", price, sensitivity.prices)
 
 
+def with_measured(model: Model, sensitivity: Sensitivity) -> Model:
+    """``model`` with those of its `kept_units` as units that ``sensitivity`` has prices for: an MTP layer."""
+    measured = {unit.name for unit in sensitivity.units}
+    return model.with_units(unit for unit in model.kept_units if unit.name in measured)
+
+
 def unit_options(
     unit: Unit, menu: Menu, measured: UnitSensitivity | None, price: str, sensitivity: Sensitivity
 ) -> UnitOptions:
@@ -136,7 +143,7 @@ def unit_options(
 
 
 def price_of(option: Option) -> float:
-    """The price of an option of `unit_options`; 0 for a unit outside of the layers, which has one option."""
+    """The price of an option of `unit_options`; 0 for what has none, a pinned unit outside of the layers."""
     return 0.0 if option.price is None else option.price
 
 

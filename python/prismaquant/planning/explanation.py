@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prismaquant.errors import ArgumentError
 from prismaquant.formats import DEFAULT_MENU
-from prismaquant.planning.candidates import UnitOptions, price_of
+from prismaquant.planning.candidates import UnitOptions, price_of, with_measured
 from prismaquant.planning.frontier import Vertices, hull
 from prismaquant.planning.limits import a16_limit, byte_limit, choose
 from prismaquant.planning.menu import menu_of
@@ -121,7 +121,7 @@ def explain(
     """
     if plan.price is None:
         raise ArgumentError("the plan was made without prices", hint="plan with a sensitivity and a budget")
-    model = with_pinned(model, plan.pins)
+    model = with_measured(with_pinned(model, plan.pins), sensitivity)
     menu = menu_of(
         model, schemes=plan.menu or DEFAULT_MENU, activations="auto", a16_share=plan.a16_limit, pins=plan.pins
     )
@@ -217,16 +217,17 @@ def _why(entry: UnitOptions, options: Sequence[OptionExplanation], scheme: str) 
 def _taken_at(entry: UnitOptions, vertices: Vertices) -> dict[str, int]:
     """Bytes of the first vertex in which the unit has each scheme of its own hull."""
     own = hull([[(option.bytes, price_of(option)) for option in entry.options]])
-    by_point = {(option.bytes, price_of(option)): option.scheme for option in reversed(entry.options)}
+    cheapest_last = sorted(reversed(entry.options), key=lambda option: -price_of(option))
+    by_bytes = {option.bytes: option.scheme for option in cheapest_last}  # the hull's losses are rounded sums
     slopes = [(loss - less) / (after - before) for (before, loss), (after, less) in pairwise(own)]
-    found = {by_point[own[0]]: vertices[0][0]}
-    for point, slope in zip(own[1:], slopes, strict=True):
+    found = {by_bytes[own[0][0]]: vertices[0][0]}
+    for (size, _), slope in zip(own[1:], slopes, strict=True):
         steeper = (
             after
             for (before, loss), (after, less) in pairwise(vertices)
             if (loss - less) / (after - before) <= slope * (1 + 1e-9)
         )
-        found[by_point[point]] = next(steeper, vertices[-1][0])
+        found[by_bytes[size]] = next(steeper, vertices[-1][0])
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prismaquant.errors import ArgumentError
+from prismaquant.planning.candidates import with_measured
 from prismaquant.planning.pins import with_pinned
 from prismaquant.planning.request import Question, Request
 from prismaquant.planning.resampling import RESAMPLES, resampled_items
@@ -90,7 +91,7 @@ def frontier(
 
     if points < 2:
         raise ArgumentError(f"points is {points}, expected at least 2")
-    model = with_pinned(model, request.pins)
+    model = with_measured(with_pinned(model, request.pins), sensitivity)
     menu = Question.of(model, request).menu
     units = priced_units(model, sensitivity, menu, request.price, request.preset or sensitivity.preset)
     items = items_of(units)

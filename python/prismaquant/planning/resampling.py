@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prismaquant.files.sensitivity import price_sums_name
-from prismaquant.model.kept import NO_LAYER
 
 if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
@@ -30,9 +29,10 @@ def resampled_items(
 
     measured = {unit.name: [candidate.scheme for candidate in unit.candidates] for unit in sensitivity.units}
     draws: Array | None = None
-    priced: list[tuple[list[int], Array]] = []
+    resampled: list[Array] = []  # of each unit: [options, resamples]
     for entry in units:
-        if entry.unit.layer == NO_LAYER:  # pinned, without a price
+        if entry.unit.name not in measured:  # pinned outside of the layers
+            resampled.append(np.zeros((len(entry.options), resamples)))
             continue
         sums = sensitivity.price_sums.get(price_sums_name(entry.unit.name, price))
         if sums is None or sums.shape[1] < 2:
@@ -43,8 +43,10 @@ def resampled_items(
         schemes = measured[entry.unit.name]
         rows = [schemes.index(option.scheme) if option.scheme in schemes else -1 for option in entry.options]
         known = np.vstack([sums.astype(np.float64), np.zeros(sums.shape[1])])  # the weight itself costs nothing
-        values = np.maximum(known[rows] @ draws, 0) / sensitivity.price_tokens
-        priced.append(([option.bytes for option in entry.options], values))
-    unpriced = [[(option.bytes, 0.0)] for entry in units for option in entry.options if entry.unit.layer == NO_LAYER]
+        resampled.append(np.maximum(known[rows] @ draws, 0) / sensitivity.price_tokens)
+    sizes = [[option.bytes for option in entry.options] for entry in units]
     for number in range(resamples):
-        yield [*(list(zip(sizes, values[:, number].tolist(), strict=True)) for sizes, values in priced), *unpriced]
+        yield [
+            list(zip(of_unit, values[:, number].tolist(), strict=True))
+            for of_unit, values in zip(sizes, resampled, strict=True)
+        ]

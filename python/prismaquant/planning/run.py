@@ -18,6 +18,7 @@ from prismaquant.planning.candidates import (
     price_of,
     unit_options,
     unpriced_options,
+    with_measured,
 )
 from prismaquant.planning.limits import a16_limit, a16_operations, cheapest_within_loss, choose, limits_of, operations
 from prismaquant.planning.menu import Menu
@@ -52,6 +53,8 @@ def plan(model: Model, sensitivity: Sensitivity | None, request: Request) -> Pla
         Below the smallest plan, or above the model in BF16; carries both as ``minimum`` and ``maximum``.
     """
     model = with_pinned(model, request.pins)
+    if sensitivity is not None:
+        model = with_measured(model, sensitivity)
     if not model.units:
         raise ModelError("has no Linear that can be quantized", where=str(model.path))
     preset = request.preset or (DEFAULT_PRESET if sensitivity is None else sensitivity.preset)
@@ -149,9 +152,11 @@ def _best(model: Model, sensitivity: Sensitivity, question: Question, preset: st
             budget = question.budgets[0].bytes if question.budgets else None
         chosen = [entry.options[index] for entry, index in zip(units, found.choice, strict=True)]
         predicted, lower_bound = found.loss, found.lower_bound
+    decided = _plan(model, question, preset, units, chosen)
     return replace(
-        _plan(model, question, preset, units, chosen),
+        decided,
         price=request.price,
+        notes=(*decided.notes, *_mtp_notes(units, chosen)),
         budget=budget,
         predicted_kl=predicted,
         lower_bound=lower_bound,
@@ -227,10 +232,22 @@ def _notes(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note
         ):
             notes.append(Note("engine-fault", "", f"{fault} ({', '.join(fault.schemes)})"))
     for entry, option in zip(units, chosen, strict=True):
-        if entry.unit.layer == NO_LAYER and option.scheme != BF16:
+        if entry.unit.layer == NO_LAYER and option.price is None and option.scheme != BF16:
             text = f"is pinned to {option.scheme} outside of the layers: eval measures what it loses, no price does"
             notes.append(Note("not-priced", entry.unit.name, text))
     raised = sum(entry.raised for entry in units)
     if raised:
         notes.append(Note("price-within-noise", "", f"{raised} prices are negative within their noise and count as 0"))
     return tuple(notes)
+
+
+def _mtp_notes(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note, ...]:
+    """How much of the predicted loss is none of the model's."""
+    pairs = zip(units, chosen, strict=True)
+    priced = [price_of(option) for entry, option in pairs if entry.unit.layer == NO_LAYER and option.price is not None]
+    if not priced:
+        return ()
+    text = (
+        f"{sum(priced):.3g} nats of the predicted loss are of what the MTP layer predicts, which eval does not measure"
+    )
+    return (Note("mtp-loss", "", text),)

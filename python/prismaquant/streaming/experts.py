@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from prismaquant.errors import ModelError
 from prismaquant.streaming.observation import Traffic
@@ -83,15 +82,14 @@ def packed_parameters(unit: Unit) -> dict[str, list[Linear]]:
     }
 
 
-def find_bank(causal: nn.Module, unit: Unit) -> Bank:
-    """The module of ``causal`` that runs the bank ``unit``.
+def find_bank(module: Any, unit: Unit) -> Bank:
+    """The bank ``unit``, which ``module`` runs.
 
     Raises
     ------
     ModelError
         It computes something else than gate, up and down without biases.
     """
-    module: Any = causal.get_submodule(unit.module)
     has = {name: getattr(module, name, None) for name in ("has_gate", "is_concatenated", "has_bias", "is_transposed")}
     wanted = {"has_gate": True, "is_concatenated": True, "has_bias": False, "is_transposed": False}
     if has != wanted or getattr(module, "has_post_expert_norm", False):

@@ -112,9 +112,13 @@ class Forward:
         check_finite(hidden, "embedding", batch)
         return hidden
 
+    def call(self, layer: int, batch: Batch) -> calls.Call:
+        """What ``layer`` is called with for ``batch``, which `embed` has seen."""
+        return self._calls[tuple(batch.ids.shape)][layer]
+
     def layer(self, layer: int, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Output of ``layer``, whose tensors must be filled, for ``hidden`` of the windows of ``batch``."""
-        output = calls.run(self._skeleton, layer, hidden, self._calls[tuple(batch.ids.shape)][layer])
+        output = calls.run(self._skeleton, layer, hidden, self.call(layer, batch))
         check_finite(output, f"layer {layer}", batch)
         return output
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from prismaquant.errors import NumericError
-from prismaquant.streaming import calls
-
-if TYPE_CHECKING:
-    from prismaquant.streaming.skeleton import Skeleton
 
 __all__ = ["Signs", "residual", "top_gradients"]
 
@@ -51,11 +47,20 @@ def residual(logits: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
     return root - log_p.exp() * root.sum(dim=-1, keepdim=True)
 
 
-def top_gradients(skeleton: Skeleton, hidden: torch.Tensor, window: int, probes: int, seed: int) -> torch.Tensor:
+def top_gradients(
+    logits_of: Callable[[torch.Tensor], torch.Tensor],
+    vocabulary: int,
+    hidden: torch.Tensor,
+    window: int,
+    probes: int,
+    seed: int,
+) -> torch.Tensor:
     """Gradients of ``<r, logits>`` in the hidden states of one window behind the last layer, one per probe.
 
     Parameters
     ----------
+    logits_of
+        Hidden states ``[tokens, hidden]`` -> logits ``[tokens, vocabulary]``.
     hidden
         float32 ``[seq_len, hidden]``.
     window
@@ -72,11 +77,11 @@ def top_gradients(skeleton: Skeleton, hidden: torch.Tensor, window: int, probes:
     """
     signs = [Signs(seed, window, probe) for probe in range(probes)]
     gradients = hidden.new_empty((probes, *hidden.shape))
-    step = max(1, _MAX_LOGITS // skeleton.vocabulary)
+    step = max(1, _MAX_LOGITS // vocabulary)
     for start in range(0, len(hidden), step):
         part = hidden[start : start + step].detach().requires_grad_()
         with torch.enable_grad():
-            logits = calls.logits(skeleton, part)
+            logits = logits_of(part)
         if not logits.isfinite().all():
             raise NumericError("logits are NaN or infinite", where=f"window {window}")
         for probe in range(probes):

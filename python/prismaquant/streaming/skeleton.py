@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from prismaquant.errors import ModelError, NumericError
+from prismaquant.model.mtp import is_of_mtp, mtp_parts
 from prismaquant.streaming.experts import packed_parameters
 from prismaquant.streaming.model_class import model_class, read_config
+from prismaquant.streaming.mtp import Mtp
 
 if TYPE_CHECKING:
     from prismaquant.model import Linear, Model, TensorInfo
@@ -44,6 +46,8 @@ class Skeleton:
         The decoder layers, first to last, and their names (``"model.layers.0"``).
     layer_tensors
         Names of the tensors of each layer, for `filled`.
+    mtp, mtp_tensors
+        The layer that predicts a further token, if ``model`` has units in it, and the names of its tensors.
     embedding, head, rest
         Names of the tensors of the embedding, of the output head, and of what is in neither nor in a layer (the final
         norm), for `filled`.
@@ -58,16 +62,22 @@ class Skeleton:
 
     def __init__(self, model: Model, device: str = "cpu") -> None:
         self._model = model
-        self._tensors = {model.architecture.module_name(name): info for name, info in model.tensors.items()}
+        self._parts = mtp_parts(model) if any(is_of_mtp(model, unit) for unit in model.units) else {}
+        self._tensors = {self._module_name(name): info for name, info in model.tensors.items()}
         self.device = torch.device(device)
         self.causal = _build(model)
         self.decoder: nn.Module = self.causal.get_decoder()
+        _fill_buffers(self.causal, self.decoder, self.device, str(model.path))
         prefix = model.architecture.module_name(model.architecture.layers)
         self.layers: list[nn.Module] = list(self.causal.get_submodule(prefix).children())
         self.names = [f"{prefix}.{index}" for index in range(len(self.layers))]
+        self.mtp: Mtp | None = None
+        if self._parts:
+            self.mtp = self.causal.mtp = Mtp(self.decoder, self.layers, str(model.path))
         state = self.causal.state_dict()
         tensors = tuple(state)
         self.layer_tensors = [_under(name, tensors) for name in self.names]
+        self.mtp_tensors = _under("mtp", tensors) if self.mtp else ()
         self.embedding = _under(self._name_of(self.causal.get_input_embeddings()), tensors)
         self.head = _under(self._name_of(self.causal.get_output_embeddings()), tensors)
         known = {*self.embedding, *self.head, *(name for names in self.layer_tensors for name in names)}
@@ -79,11 +89,10 @@ class Skeleton:
         sources = self._find_sources()
         self._stored = {
             name: self._locate(name, sources.get(name, name), state[name])
-            for name in (*known, *self.rest)
+            for name in (*known, *self.rest, *self.mtp_tensors)
             if name not in self._packed
         }
         self._refuse_shared_parameters()
-        _fill_buffers(self.causal, self.decoder, self.device, str(model.path))
 
     @contextmanager
     def filled(self, names: Iterable[str]) -> Iterator[None]:
@@ -110,8 +119,17 @@ class Skeleton:
 
     def submodule(self, name: str) -> nn.Module:
         """The module that is called ``name`` on disk or in transformers."""
-        module: nn.Module = self.causal.get_submodule(self._model.architecture.module_name(name))
+        module: nn.Module = self.causal.get_submodule(self._module_name(name))
         return module
+
+    def _module_name(self, name: str) -> str:
+        """What the module or tensor that is ``name`` on disk is called in ``causal``."""
+        for part, place in sorted(self._parts.items(), key=lambda item: -len(item[1])):  # a block can contain the norms
+            if name.startswith(f"{place}."):
+                return f"mtp.{part}{name.removeprefix(place)}"
+            if name == place:
+                return f"mtp.{part}"
+        return self._model.architecture.module_name(name)
 
     def _name_of(self, part: nn.Module | None) -> str:
         names = [name for name, module in self.causal.named_modules() if module is part]
@@ -125,7 +143,8 @@ class Skeleton:
         """Name of each parameter that holds experts -> the Linears that fill it."""
         packed = {}
         for unit in self._model.units:
-            for name, linears in packed_parameters(unit).items() if unit.experts else ():
+            for place, linears in packed_parameters(unit).items() if unit.experts else ():
+                name = self._module_name(place)
                 shape = (unit.experts, sum(linear.rows for linear in linears) // unit.experts, linears[0].columns)
                 if name not in state or tuple(state[name].shape) != shape:
                     found = list(state[name].shape) if name in state else None

@@ -2,25 +2,29 @@
 
 Two sweeps. Forward, first layer to last: the hidden states that enter each layer are kept. Then logits and residuals
 (`residual`), and backward, last layer to first: each layer is run again from its kept input, this time with gradients.
-A layer's weights are read when its turn comes and dropped after it.
+A layer's weights are read when its turn comes and dropped after it. A layer that predicts a further token is visited
+between the sweeps, with the residuals of its own predictions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from prismaquant.errors import ModelError
 from prismaquant.files.sensitivity import CacheRange
+from prismaquant.model.kept import NO_LAYER
 from prismaquant.progress import Event, Progress, silent
+from prismaquant.streaming import calls
 from prismaquant.streaming.caches import watch_caches
-from prismaquant.streaming.experts import Bank, find_bank, watch_banks
+from prismaquant.streaming.experts import watch_banks
 from prismaquant.streaming.forward import Batch, Forward, Windows, check_finite, check_windows
+from prismaquant.streaming.linears import find_banks, find_linears
 from prismaquant.streaming.observation import Observation, watch
 from prismaquant.streaming.residual import top_gradients
 from prismaquant.streaming.skeleton import Skeleton
@@ -28,8 +32,9 @@ from prismaquant.streaming.spool import Spool
 
 if TYPE_CHECKING:
     from prismaquant.model import Model
+    from prismaquant.streaming.mtp import Mtp
 
-__all__ = ["Visit", "find_banks", "find_linears", "walk"]
+__all__ = ["Visit", "walk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +44,9 @@ class Visit:
     Attributes
     ----------
     layer
-        Index of the layer.
+        Index of the layer; `NO_LAYER` for the one that predicts a further token.
     batch
-        The windows, and the part they are of.
+        The windows, and the part they are of; those of that layer lack their first token.
     linears
         Name of each Linear of the layer's units -> what it saw; ``tokens = windows of the batch * seq_len``, for an
         expert those that were routed to it, maybe none.
@@ -86,7 +91,8 @@ def walk(
     batch_windows
         Windows times probes per run of a layer: memory against speed. Results differ by float rounding only.
     skip
-        Layers that are passed without a visit: gradients go through them, nothing else is done.
+        Layers that are passed without a visit: gradients go through them, nothing else is done. `NO_LAYER` is the one
+        that predicts a further token, which is visited if ``model`` has units in it.
     show_all
         Indices of the parts on which experts also show the inputs of the tokens that were not routed to them
         (`Observation.all_inputs`): each computes them all.
@@ -145,6 +151,8 @@ class _Walk:
                 self._embed()
                 for layer in range(len(skeleton.layers)):
                     self._run(layer)
+                if skeleton.mtp is not None and NO_LAYER not in self._skip:
+                    yield from self._further(skeleton.mtp)
                 self._top()
             for layer in reversed(range(len(skeleton.layers))):
                 with skeleton.filled(skeleton.layer_tensors[layer]):
@@ -186,20 +194,81 @@ class _Walk:
                 gradients = hidden.new_empty((batch.probes, *hidden.shape))
                 for number in range(len(hidden)):
                     window = batch.window + number
-                    gradients[:, number] = top_gradients(
-                        self._skeleton, hidden[number], window, batch.probes, self._seed
+                    gradients[:, number] = self._top_gradients(
+                        partial(calls.logits, self._skeleton), hidden[number], batch, number
                     )
                     self._progress(Event("head", window + 1, total))
                 self._spool.put(_gradients_of(batch), gradients)
 
+    def _top_gradients(
+        self, logits_of: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, batch: Batch, number: int
+    ) -> torch.Tensor:
+        """Of window ``number`` of ``batch``."""
+        vocabulary, window = self._skeleton.vocabulary, batch.window + number
+        return top_gradients(logits_of, vocabulary, hidden, window, batch.probes, self._seed)
+
+    def _further(self, mtp: Mtp) -> Generator[Visit, None, None]:
+        """Visit the layer that predicts a further token, from the states behind the last layer."""
+        skeleton, forward = self._skeleton, self._forward
+        batches = [replace(batch, ids=batch.ids[:, 1:]) for batch in self._batches]
+        with skeleton.filled(skeleton.embedding):
+            for batch in batches:
+                self._spool.put(_next_of(batch), forward.embed(batch))
+        decoder: Any = skeleton.decoder
+        head: Any = skeleton.causal.get_output_embeddings()
+        with skeleton.filled((*skeleton.head, *skeleton.mtp_tensors)):
+            for number, batch in enumerate(batches):
+                hidden = self._spool.get(_input_of(len(skeleton.layers), batch)).to(skeleton.device)
+                embedded = self._spool.take(_next_of(batch)).to(skeleton.device)
+                with torch.no_grad():
+                    start = mtp.join(embedded, decoder.norm(hidden[:, :-1])).requires_grad_()
+
+                def gradients_of(output: torch.Tensor, batch: Batch = batch) -> torch.Tensor:
+                    check_finite(output, "MTP layer", batch)
+                    windows = [
+                        self._top_gradients(lambda states: head(mtp.norm(states)), states, batch, window)
+                        for window, states in enumerate(output.detach())
+                    ]
+                    return torch.stack(windows, dim=1)
+
+                run = partial(mtp, start, forward.call(mtp.like, batch))
+                linears, _ = self._observe(NO_LAYER, batch, start, run, gradients_of)
+                self._progress(Event("mtp", number + 1, len(batches)))
+                yield Visit(NO_LAYER, batch, linears)
+
     def _backward(self, layer: int, batch: Batch, seen: bool) -> dict[str, Observation]:
         """What the Linears of ``layer`` see, if wanted; replaces the gradients of ``batch`` by those in front of it."""
-        linears, banks = (self._linears[layer], self._banks[layer]) if seen else ({}, [])
         start = self._spool.take(_input_of(layer, batch)).to(self._skeleton.device).requires_grad_()
         gradients = self._spool.take(_gradients_of(batch)).to(self._skeleton.device)
+        run = partial(self._forward.layer, layer, start, batch)
+        observed, before = self._observe(layer, batch, start, run, lambda _: gradients, seen=seen)
+        check_finite(before.abs().amax(dim=0), f"gradients of layer {layer}", batch)
+        self._spool.put(_gradients_of(batch), before)
+        return observed
+
+    def _observe(
+        self,
+        layer: int,
+        batch: Batch,
+        start: torch.Tensor,
+        run: Callable[[], torch.Tensor],
+        gradients_of: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        seen: bool = True,
+    ) -> tuple[dict[str, Observation], torch.Tensor]:
+        """What the Linears of ``layer`` see, if wanted, and the gradients in ``start``, one per probe.
+
+        Parameters
+        ----------
+        run
+            ``start`` -> output of the layer.
+        gradients_of
+            That output -> the gradients in it, ``[probes, ...]``.
+        """
+        linears, banks = (self._linears[layer], self._banks[layer]) if seen else ({}, [])
         show_all = batch.part in self._show_all
         with torch.enable_grad(), watch(linears) as passed, watch_banks(banks, show_all=show_all) as routed:
-            output = self._forward.layer(layer, start, batch)
+            output = run()
         for name in linears:
             if name not in passed or passed[name].input[..., 0].numel() != start[..., 0].numel():
                 raise ModelError("does not see every token of its layer once", where=name)
@@ -207,6 +276,7 @@ class _Walk:
             if bank.unit.linears[0].name not in routed:
                 raise ModelError("is not called by its layer", where=bank.unit.name)
         traffic = passed | routed
+        gradients = gradients_of(output)
         sources = [*(each.output for each in traffic.values()), start]
         rows = [output.new_empty((batch.probes, part[..., 0].numel(), part.shape[-1])) for part in sources]
         for probe in range(batch.probes):
@@ -214,14 +284,13 @@ class _Walk:
             parts = torch.autograd.grad(output, sources, gradients[probe], retain_graph=more)
             for row, part in zip(rows, parts, strict=True):
                 row[probe] = _flat(part)
-        before = rows.pop().view(gradients.shape)
-        check_finite(before.abs().amax(dim=0), f"gradients of layer {layer}", batch)
-        self._spool.put(_gradients_of(batch), before)
+        before = rows.pop().view(batch.probes, *start.shape)
         flat = {id(each.input): _flat(each.input.detach()) for each in traffic.values()}
-        return {
+        observed = {
             name: Observation(flat[id(each.input)], row, each.weight.detach(), each.positions, each.all_inputs)
             for (name, each), row in zip(traffic.items(), rows, strict=True)
         }
+        return observed, before
 
     def _report(self, stage: str, layer: int, done: int) -> None:
         self._progress(Event(stage, done, len(self._skeleton.layers) * len(self._batches), f"layer {layer}"))
@@ -240,22 +309,5 @@ def _gradients_of(batch: Batch) -> str:
     return f"gradients-{batch.name}"
 
 
-def find_linears(model: Model, skeleton: Skeleton) -> list[dict[str, nn.Linear]]:
-    """Per layer: name -> module of each Linear of the model's units, experts aside."""
-    found: list[dict[str, nn.Linear]] = [{} for _ in skeleton.layers]
-    for unit in model.units:
-        for linear in unit.linears if not unit.experts else ():
-            module = skeleton.submodule(linear.name)
-            if not isinstance(module, nn.Linear):
-                raise ModelError(f"is a {type(module).__name__}, not a Linear", where=linear.name)
-            found[unit.layer][linear.name] = module
-    return found
-
-
-def find_banks(model: Model, skeleton: Skeleton) -> list[list[Bank]]:
-    """Per layer: its banks of experts."""
-    found: list[list[Bank]] = [[] for _ in skeleton.layers]
-    for unit in model.units:
-        if unit.experts:
-            found[unit.layer].append(find_bank(skeleton.causal, unit))
-    return found
+def _next_of(batch: Batch) -> str:
+    return f"next-{batch.name}"

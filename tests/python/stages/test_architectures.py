@@ -111,6 +111,7 @@ def test_good_entry() -> None:
         ('["attention.q", "attention.k"]', '["attention.q", "mlp.down"]', "a Linear is in two units"),
         ("attention.qkv", "mlp.down", "two units have the same name"),
         ("units = [", "units = ", "is not TOML"),
+        ("units = [", 'mtp = { block = "mtp.layers.0" }\nunits = [', "mtp is not a table of the names ['block', "),
     ],
 )
 def test_bad_entry(old: str, new: str, fragment: str) -> None:

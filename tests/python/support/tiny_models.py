@@ -149,20 +149,30 @@ def build(
 
 
 def add_further_layer(folder: Path) -> list[str]:
-    """Give the folder of a Qwen3.5 the tensors of a layer that predicts further tokens; their names."""
+    """Give the folder of a model of one shard the tensors of a layer that predicts further tokens; their names."""
     file, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
-    config["text_config"]["mtp_num_hidden_layers"] = 1
+    text, tensors = config.get("text_config", config), load_file(file)
+    random = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return (0.1 * torch.randn(*shape, generator=random)).to(torch.bfloat16)
+
+    if config["model_type"] == "deepseek_v3":
+        text["num_nextn_predict_layers"] = 1
+        block, projection = "model.layers.2.", "model.layers.2.eh_proj"
+        norms = [f"{block}{name}" for name in ("enorm", "hnorm", "shared_head.norm")]
+    else:
+        text["mtp_num_hidden_layers"] = 1
+        block, projection = "mtp.layers.0.", "mtp.fc"
+        norms = [f"mtp.{name}" for name in ("norm", "pre_fc_norm_hidden", "pre_fc_norm_embedding")]
     (folder / "config.json").write_text(json.dumps(config))
-    tensors = load_file(file)
-    prefix = "model.language_model.layers.1."
     further = {
-        f"mtp.layers.0.{name.removeprefix(prefix)}": tensor.clone()
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
+        block + name.partition("layers.1.")[2]: tensor + noise(*tensor.shape)
+        for name, tensor in sorted(tensors.items())
+        if "layers.1." in name and "visual" not in name
     }
-    further["mtp.fc.weight"] = torch.zeros(64, 128, dtype=torch.bfloat16)
-    norms = ("norm", "pre_fc_norm_hidden", "pre_fc_norm_embedding")
-    further |= {f"mtp.{norm}.weight": torch.ones(64, dtype=torch.bfloat16) for norm in norms}
+    further[f"{projection}.weight"] = noise(64, 128)
+    further |= {f"{norm}.weight": 1 + noise(64) for norm in norms}
     save_file({**tensors, **further}, file, {"format": "pt"})
     return sorted(further)
 

@@ -17,6 +17,7 @@ from prismaquant.errors import RefusedError, StageFileError
 from prismaquant.files import record
 from prismaquant.files.polish import Polish, PolishedUnit
 from prismaquant.formats import BF16, get_scheme
+from prismaquant.model.kept import NO_LAYER
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.rendering.cache import render_cached
 from prismaquant.rendering.input_scale import static_scale
@@ -87,8 +88,10 @@ def polish(
     ModelError, DataError, NumericError
         As `prismaquant.streaming.walk`.
     """
+    priced = {unit.name for unit in plan.units if unit.price is not None}
     with torch.no_grad(), torch_threads(threads):
         streams = Streams(model, draw, spool or Spool(), device, threads)
+        model = model.with_units(unit for unit in model.kept_units if unit.name in priced)
         return _Run(model, plan, sensitivity, stores, streams, threads, progress).polish()
 
 
@@ -125,6 +128,9 @@ class _Run:
             with skeleton.filled(skeleton.rest):
                 with skeleton.filled(skeleton.embedding):
                     streams.embed()
+                for unit in self._model.units:
+                    if unit.layer == NO_LAYER and self._schemes[unit.name].name != BF16:
+                        self._keep(self._priced(unit))
                 for layer in range(len(skeleton.layers)):
                     with skeleton.filled(skeleton.layer_tensors[layer]):
                         self._polish_layer(layer)
@@ -177,20 +183,12 @@ class _Run:
         scheme = self._schemes[unit.name]
         if scheme.name == BF16 and all(linear.weight.dtype == "BF16" for linear in unit.linears):
             return None
-        old = render_cached(
-            self._model,
-            unit,
-            scheme.weight_format,
-            preset=self._plan.preset,
-            cache=self._stores.priced,
-            threads=self._threads,
-        )
+        old = self._priced(unit)
         before = self._decoded(unit, old)
         if scheme.name == BF16:
             return _Choice(before, before)
-        if unit.experts:  # written as it was priced
-            if not self._stores.polished.path(unit.name, old.format).exists():
-                self._stores.polished.put(old)
+        if unit.experts:
+            self._keep(old)
             return _Choice(before, before)
         kept, entry = self._found(unit)
         if kept is None or entry is None:
@@ -199,6 +197,21 @@ class _Run:
             record.write(self._entry(unit), entry, _UNIT_SCHEMA)
         self._done.append(entry)
         return _Choice(before, self._decoded(unit, kept) if entry.polished else before)
+
+    def _priced(self, unit: Unit) -> Rendering:
+        return render_cached(
+            self._model,
+            unit,
+            self._schemes[unit.name].weight_format,
+            preset=self._plan.preset,
+            cache=self._stores.priced,
+            threads=self._threads,
+        )
+
+    def _keep(self, priced: Rendering) -> None:
+        """It is written as it was priced."""
+        if not self._stores.polished.path(priced.unit, priced.format).exists():
+            self._stores.polished.put(priced)
 
     def _found(self, unit: Unit) -> tuple[Rendering | None, PolishedUnit | None]:
         """What an earlier run has kept of ``unit``."""

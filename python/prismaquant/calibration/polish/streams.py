@@ -19,8 +19,8 @@ from prismaquant.calibration.polish.layer import ServedInput, input_of, inputs_o
 from prismaquant.calibration.polish.unit import Inputs, Weights
 from prismaquant.streaming import Batch, Spool, Windows
 from prismaquant.streaming.forward import Forward, check_windows
+from prismaquant.streaming.linears import find_banks, find_linears
 from prismaquant.streaming.skeleton import Skeleton
-from prismaquant.streaming.walk import find_banks, find_linears
 
 if TYPE_CHECKING:
     from prismaquant.calibration.draw import Draw

@@ -21,7 +21,7 @@ An entry has five fields that are required:
     ``variant = "<slot>/<choice>"`` marks units that only some layers have: of the choices of a slot a layer has the one
     whose tensors are there.
 
-Six are optional:
+Seven are optional:
 
 ``text``
     Key of ``config.json`` under which the fields of the language model are, in models that also see or hear
@@ -35,6 +35,11 @@ Six are optional:
     List of modules with weights that are no unit on purpose, names relative to the layer: routers, convolutions.
 ``replicated``
     List of units of which every device has a whole copy under tensor parallelism, names relative to the layer.
+``mtp``
+    Table of the parts of the layer that predicts a further token, names on disk with ``{layers}`` for the number of
+    decoder layers: ``block`` is a decoder layer like the last one with full attention, ``projection`` makes its input
+    from the embedding of the next token behind ``embedding_norm`` and the final hidden state behind ``hidden_norm``, in
+    this order, and ``norm`` is in front of the output head, which is the model's (DeepSeek-V3, section 2.2).
 ``renamed``
     Table: part of a tensor name on disk -> what transformers calls it (``block_sparse_moe = "mlp"``); of several parts
     in a row where there is a dot in it (``"language_model.model" = "model.language_model"``). All other names are those
@@ -57,8 +62,9 @@ __all__ = ["Architecture", "UnitEntry", "find_architecture", "list_architectures
 
 _TEXT_FIELDS = ("model_type", "layers", "source")
 _FIELDS = {*_TEXT_FIELDS, "classes", "units"}
-_OPTIONAL_FIELDS = {"defaults", "kept", "layer_types", "renamed", "replicated", "text"}
+_OPTIONAL_FIELDS = {"defaults", "kept", "layer_types", "mtp", "renamed", "replicated", "text"}
 _UNIT_FIELDS = {"name", "linears"}
+_MTP_FIELDS = {"block", "projection", "embedding_norm", "hidden_norm", "norm"}
 _MOST_EXPERTS = 65536
 
 
@@ -117,6 +123,7 @@ class Architecture:
     replicated: tuple[str, ...] = ()
     text: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    mtp: Mapping[str, str] = field(default_factory=dict)
 
     def module_name(self, name: str) -> str:
         """What transformers calls the module or tensor that is ``name`` on disk."""
@@ -245,6 +252,11 @@ def parse_entry(text: str, file: str) -> Architecture:
         isinstance(renamed, dict) and all(isinstance(name, str) and name for name in renamed.values()),
         "renamed is not a table of names",
     )
+    mtp = entry.get("mtp")
+    check(
+        mtp is None or (isinstance(mtp, dict) and mtp.keys() == _MTP_FIELDS and _is_names(list(mtp.values()))),
+        f"mtp is not a table of the names {sorted(_MTP_FIELDS)}",
+    )
     check(f"{entry['model_type']}.toml" == file, f"model_type is {entry['model_type']!r}, which is not the file's name")
     check(isinstance(entry["units"], list) and bool(entry["units"]), "units is not a list of tables")
     for unit in entry["units"]:
@@ -288,6 +300,7 @@ def parse_entry(text: str, file: str) -> Architecture:
         replicated=tuple(entry.get("replicated", ())),
         text=entry.get("text", ""),
         defaults=entry.get("defaults", {}),
+        mtp=mtp or {},
     )
 
 
