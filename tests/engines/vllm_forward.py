@@ -5,7 +5,8 @@
 ``TOKENS.json`` is a list of token ids. Writes their log probabilities, float32 ``[tokens, vocabulary]``, beside the
 folder (``FOLDER.npy``) and prints its path as JSON. The model, its loader and the choice of schemes are vLLM's. What a
 scheme multiplies by is computed from vLLM's parameters by the definition of its format, its inputs are rounded by
-compressed-tensors, and attention is torch's.
+compressed-tensors. In torch, too, are attention, linear attention (by its recurrence) and experts (the largest of the
+softmax of the router).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -21,7 +24,7 @@ import numpy as np
 import torch
 from compressed_tensors.quantization.lifecycle.forward import fake_quantize
 from compressed_tensors.quantization.utils.helpers import compute_dynamic_scales_and_zp
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import conv1d, linear, normalize, pad, scaled_dot_product_attention, silu, softplus
 from vllm_host import loaded, without_kernels, without_operators
 
 _E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
@@ -89,6 +92,70 @@ def multiplying(stack: ExitStack) -> None:
             stack.enter_context(mock.patch.object(found, "process_weights_after_loading"))
 
 
+def expert_of(bank: Any, prefix: str, expert: int) -> SimpleNamespace:
+    """The parameters that ``bank`` has for one expert, under the names that a Linear has for them."""
+    names = [name for name, _ in bank.named_parameters() if name.startswith(prefix)]
+    return SimpleNamespace(**{name.removeprefix(prefix): getattr(bank, name).data[expert] for name in names})
+
+
+def experts(self: Any, hidden_states: torch.Tensor, router_logits: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """A bank of gate, up and down."""
+    bank, runner = getattr(self, "routed_experts", self), getattr(self, "runner", self)
+    if runner.gate is not None:  # it was handed the states once more
+        router_logits = linear(hidden_states, runner.gate.weight)
+    weights, chosen = router_logits.float().softmax(-1).topk(runner.router.top_k)
+    if runner.router.renormalize:
+        weights = weights / weights.sum(-1, keepdim=True)
+    of_inputs = getattr(bank.quant_method, "input_quant", None)
+    output = torch.zeros_like(hidden_states)
+    for expert in range(len(bank.w2_weight_packed if hasattr(bank, "w2_weight_packed") else bank.w2_weight)):
+        tokens, place = torch.where(chosen == expert)
+        x = hidden_states[tokens]
+        for prefix in ("w13_", "w2_") if len(tokens) else ():
+            layer = expert_of(bank, prefix, expert)
+            weight = weight_of(layer) if hasattr(layer, "weight_scale") else layer.weight
+            x = linear(rounded(x, layer, of_inputs).to(x.dtype), weight.to(x.dtype))
+            if prefix == "w13_":
+                gate, up = x.chunk(2, -1)
+                x = silu(gate) * up
+        output = output.index_add(0, tokens, (x * weights[tokens, place, None]).to(x.dtype))
+    return output if runner._shared_experts is None else output + runner._shared_experts._layer(hidden_states)
+
+
+def linear_attention(self: Any, hidden_states: torch.Tensor, output: torch.Tensor | None = None) -> Any:
+    """Of one sequence: the gated delta rule (Yang et al. 2024), token after token."""
+    mixed, gates = self.in_proj_qkvz(hidden_states)[0], self.in_proj_ba(hidden_states)[0]
+    if self.gqa_interleaved_layout:
+        query, key, value, z, b, a = self.fix_query_key_value_ordering(mixed, gates)
+        mixed = torch.cat([part.flatten(1) for part in (query, key, value)], -1)
+    else:
+        mixed, z = mixed.split([2 * self.key_dim + self.value_dim, self.value_dim], -1)
+        z, (b, a) = z.unflatten(-1, (-1, self.head_v_dim)), gates.chunk(2, -1)
+    taps = self.conv1d.weight
+    mixed = silu(conv1d(pad(mixed.T, (taps.shape[-1] - 1, 0)), taps, groups=len(taps))).T.float()
+    query, key, value = mixed.split([self.key_dim, self.key_dim, self.value_dim], -1)
+    repeats = self.num_v_heads // self.num_k_heads
+    query, key = (
+        normalize(part.unflatten(-1, (-1, self.head_k_dim)), dim=-1, eps=1e-6).repeat_interleave(repeats, 1)
+        for part in (query, key)
+    )
+    value, beta = value.unflatten(-1, (-1, self.head_v_dim)), b.float().sigmoid()
+    decay = (-self.A_log.float().exp() * softplus(a.float() + self.dt_bias.float())).exp()
+    state = torch.zeros(self.num_v_heads, self.head_k_dim, self.head_v_dim)
+    outputs = []
+    for token in range(len(mixed)):
+        state = state * decay[token, :, None, None]
+        known = torch.einsum("hkv,hk->hv", state, key[token])
+        change = (value[token] - known) * beta[token, :, None]
+        state = state + key[token, :, :, None] * change[:, None]
+        outputs.append(torch.einsum("hkv,hk->hv", state, query[token]) * self.head_k_dim**-0.5)
+    core = self.norm(torch.stack(outputs).to(hidden_states.dtype), z)
+    projected = self.out_proj(core.flatten(-2))[0]
+    if output is not None:
+        output[:] = projected
+    return projected
+
+
 def attention(self: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> torch.Tensor:
     """Causal, of one sequence, without a cache."""
     q = query.view(len(query), self.num_heads, self.head_size).transpose(0, 1)
@@ -115,6 +182,13 @@ def main(folder: Path, tokens: list[int]) -> None:
         stack.enter_context(mock.patch.object(Attention, "__init__", init))
         stack.enter_context(mock.patch.object(Attention, "forward", attention))
         model, config = loaded(folder, stack)
+        for module in model.modules():
+            if hasattr(module, "w2_weight") or hasattr(module, "w2_weight_packed"):
+                module.quant_method.process_weights_after_loading = lambda _: None
+            if hasattr(module, "gqa_interleaved_layout"):
+                module.forward = partial(linear_attention, module)
+            if hasattr(module, "w13_weight_scale") or hasattr(module, "routed_experts"):
+                module.forward = partial(experts, module)
         process_weights_after_loading(model, config.model_config, torch.device("cpu"))
         ids, positions = torch.tensor(tokens), torch.arange(len(tokens))
         if config.model_config.uses_mrope:  # one for each axis of images, all equal in text

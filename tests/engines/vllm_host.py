@@ -19,6 +19,9 @@ from vllm.platforms.interface import DeviceCapability
 
 __all__ = ["POISON", "loaded", "without_kernels", "without_operators"]
 
+#: Gone with the object are its operators.
+_OPERATORS = torch.library.Library("_C", "FRAGMENT")
+
 #: In every byte of a parameter before it is loaded.
 POISON = 0xFB
 
@@ -93,8 +96,7 @@ def loaded(folder: Path, stack: ExitStack, *, draft: bool = False) -> tuple[torc
 
 def without_operators() -> None:
     """Functions of the compiled part that are looked up when a model is built, and never run."""
-    operators = torch.library.Library("_C", "FRAGMENT")
     for name in ("gelu_and_mul", "gelu_tanh_and_mul"):
         if not hasattr(torch.ops._C, name):
-            operators.define(f"{name}(Tensor! out, Tensor input) -> ()")
+            _OPERATORS.define(f"{name}(Tensor! out, Tensor input) -> ()")
     vllm.platforms._current_platform = HostPlatform()
