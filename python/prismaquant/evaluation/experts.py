@@ -3,7 +3,7 @@
 transformers 5 packs the tensors of single experts into one parameter. Those in NVFP4 it reads without their global
 scale, and a model whose layers have experts in different schemes, or in none, not at all. Engines load all of them.
 
-The inputs of experts are not quantized then: a scheme that quantizes them looks a little better than it is.
+Their inputs are not quantized then: see `expert_inputs`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from prismaquant.errors import ModelError, ShapeError
 from prismaquant.formats import get_scheme, list_schemes
 from prismaquant.model.architectures import Architecture, find_architecture
 
-__all__ = ["decoded_experts"]
+__all__ = ["CONFIG", "SECTION", "decoded_experts", "matches"]
 
-_CONFIG, _KEY, _INDEX = "config.json", "quantization_config", "model.safetensors.index.json"
+CONFIG = "config.json"
+#: Key of the quantization section in it.
+SECTION = "quantization_config"
+
+_INDEX = "model.safetensors.index.json"
 
 _EXPERTS = "experts.safetensors"
 
@@ -55,7 +59,7 @@ def decoded_experts(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name)
         for path in folder.iterdir():
-            if path.is_file() and path.suffix != ".safetensors" and path.name not in (_CONFIG, _INDEX):
+            if path.is_file() and path.suffix != ".safetensors" and path.name not in (CONFIG, _INDEX):
                 shutil.copyfile(path, copy / path.name)
         places: dict[str, str] = {}
         for file in files:
@@ -73,16 +77,16 @@ def decoded_experts(folder: Path) -> Iterator[Path]:
         weight_map.update(dict.fromkeys(packed, _EXPERTS))
         save_file(packed, copy / _EXPERTS, {"format": "pt"})
         (copy / _INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-        config = json.loads((folder / _CONFIG).read_bytes())
-        (copy / _CONFIG).write_text(json.dumps(_without(config, sorted(places), banks)))
+        config = json.loads((folder / CONFIG).read_bytes())
+        (copy / CONFIG).write_text(json.dumps(_without(config, sorted(places), banks)))
         yield copy
 
 
 def _architecture(folder: Path) -> Architecture | None:
     """That of the quantized model in ``folder``; ``None`` if it is not quantized, or none that we know."""
     try:
-        config = json.loads((folder / _CONFIG).read_bytes())
-        return find_architecture(config, str(folder / _CONFIG)) if config.get(_KEY) else None
+        config = json.loads((folder / CONFIG).read_bytes())
+        return find_architecture(config, str(folder / CONFIG)) if config.get(SECTION) else None
     except (ModelError, OSError, ValueError):
         return None
 
@@ -156,21 +160,21 @@ def _weight(folder: Path, linear: str, places: dict[str, str]) -> torch.Tensor:
 
 def _without(config: dict[str, Any], tensors: list[str], banks: re.Pattern[str]) -> dict[str, Any]:
     """``config`` for the copy: nothing is said of experts but that they are not quantized."""
-    section = dict(config[_KEY])
+    section = dict(config[SECTION])
     experts = {name.rpartition(".")[0] for name in tensors if banks.fullmatch(name.rpartition(".")[0])}
     groups = {}
     for name, group in section["config_groups"].items():
-        targets = [target for target in group["targets"] if not any(_matches(target, expert) for expert in experts)]
+        targets = [target for target in group["targets"] if not any(matches(target, expert) for expert in experts)]
         if targets:
             groups[name] = {**group, "targets": targets}
     if not groups:
-        return {key: value for key, value in config.items() if key != _KEY}
+        return {key: value for key, value in config.items() if key != SECTION}
     formats = {group["format"] for group in groups.values()}
     section["config_groups"] = groups
     section["format"] = formats.pop() if len(formats) == 1 else "mixed-precision"
     section["ignore"] = [*section["ignore"], f"re:^(?:{banks.pattern})$"]
-    return {**config, _KEY: section}
+    return {**config, SECTION: section}
 
 
-def _matches(target: str, name: str) -> bool:
+def matches(target: str, name: str) -> bool:
     return re.match(target[3:], name) is not None if target.startswith("re:") else target == name

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from prismaquant.errors import ArgumentError, ModelError
 from prismaquant.evaluation.bootstrap import bootstrap_mean
 from prismaquant.evaluation.cache import CacheScales, read_cache_scales, rounded_cache
+from prismaquant.evaluation.expert_inputs import rounded_expert_inputs
 from prismaquant.evaluation.identity import folder_fingerprint
 from prismaquant.evaluation.load import load
 from prismaquant.evaluation.metrics import kl_divergence, next_token_loss, same_top1
@@ -116,17 +117,19 @@ def _measure(source: Model, checkpoint: Path, ids: torch.Tensor, progress: Progr
     caches = [read_cache_scales(folder) for folder in folders]
     batch = max(1, _BATCH_LOGITS // (int(source.text_config["vocab_size"]) * ids.shape[1]))
     parts = []
-    for done in range(0, len(ids), batch):
-        windows = ids[done : done + batch]
-        p, q = (_logits(*each, windows) for each in zip(models, caches, folders, strict=True))
-        if p.shape != q.shape:
-            raise ModelError(
-                f"has a vocabulary of {q.shape[-1]}, its source one of {p.shape[-1]}",
-                where=str(checkpoint),
-                hint="give the model that the checkpoint was made from as source",
-            )
-        parts.append((kl_divergence(p, q), same_top1(p, q), next_token_loss(q, windows), next_token_loss(p, windows)))
-        progress(Event("evaluate", done + len(windows), len(ids), "windows"))
+    with rounded_expert_inputs(models[1], source, checkpoint):
+        for done in range(0, len(ids), batch):
+            windows = ids[done : done + batch]
+            p, q = (_logits(*each, windows) for each in zip(models, caches, folders, strict=True))
+            if p.shape != q.shape:
+                raise ModelError(
+                    f"has a vocabulary of {q.shape[-1]}, its source one of {p.shape[-1]}",
+                    where=str(checkpoint),
+                    hint="give the model that the checkpoint was made from as source",
+                )
+            losses = next_token_loss(q, windows), next_token_loss(p, windows)
+            parts.append((kl_divergence(p, q), same_top1(p, q), *losses))
+            progress(Event("evaluate", done + len(windows), len(ids), "windows"))
     return _Measured(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
 
