@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Asks the code of stock vLLM, on a CPU, which scheme it chooses for every layer of folders that this package writes, and
-# has it load them: whether every parameter then holds what is stored.
+# has it load them: whether every parameter then holds what is stored, and the model loses what it loses in transformers.
 #
 #   bash tests/engines.sh                  prints the tables of tests/engines/results.md; exit code 1 if something is wrong
 #   bash tests/engines.sh 0.33.0           of one of the releases below

@@ -68,7 +68,7 @@ KNOWN = {
 }
 
 #: Models that are computed: those with plain or linear attention, and experts behind a softmax.
-COMPUTED = r"(?!gpt_oss|deepseek_v3)"
+COMPUTED = r"(?!gpt_oss)"
 
 #: Two programs that compute with the same weights round activations in another order: what is lost differs by this part
 #: of it, and by this many nats where nothing is lost.

@@ -5,8 +5,7 @@
 ``TOKENS.json`` is a list of token ids. Writes their log probabilities, float32 ``[tokens, vocabulary]``, beside the
 folder (``FOLDER.npy``) and prints its path as JSON. The model, its loader and the choice of schemes are vLLM's. What a
 scheme multiplies by is computed from vLLM's parameters by the definition of its format, its inputs are rounded by
-compressed-tensors. In torch, too, are attention, linear attention (by its recurrence) and experts (the largest of the
-softmax of the router).
+compressed-tensors. In torch, too, are attention, linear attention (by its recurrence), routers and experts.
 """
 
 from __future__ import annotations
@@ -98,14 +97,27 @@ def expert_of(bank: Any, prefix: str, expert: int) -> SimpleNamespace:
     return SimpleNamespace(**{name.removeprefix(prefix): getattr(bank, name).data[expert] for name in names})
 
 
+def routed(router: Any, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and numbers of the experts of each token, ``[tokens, k]``."""
+    bias, groups = (getattr(router, name, None) for name in ("e_score_correction_bias", "num_expert_group"))
+    if bias is None or not groups:
+        weights, chosen = logits.softmax(-1).topk(router.top_k)
+    else:  # DeepSeek-V3: of the best groups
+        scores = logits.sigmoid()
+        grouped = (scores + bias).unflatten(-1, (groups, -1))
+        best = grouped.topk(2).values.sum(-1).topk(router.topk_group).indices
+        outside = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter(-1, best, False)
+        chosen = grouped.masked_fill(outside[..., None], -torch.inf).flatten(-2).topk(router.top_k).indices
+        weights = scores.gather(-1, chosen)
+    return weights / weights.sum(-1, keepdim=True) if router.renormalize else weights, chosen
+
+
 def experts(self: Any, hidden_states: torch.Tensor, router_logits: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     """A bank of gate, up and down."""
     bank, runner = getattr(self, "routed_experts", self), getattr(self, "runner", self)
     if runner.gate is not None:  # it was handed the states once more
         router_logits = linear(hidden_states, runner.gate.weight)
-    weights, chosen = router_logits.float().softmax(-1).topk(runner.router.top_k)
-    if runner.router.renormalize:
-        weights = weights / weights.sum(-1, keepdim=True)
+    weights, chosen = routed(runner.router, router_logits.float())
     of_inputs = getattr(bank.quant_method, "input_quant", None)
     output = torch.zeros_like(hidden_states)
     for expert in range(len(bank.w2_weight_packed if hasattr(bank, "w2_weight_packed") else bank.w2_weight)):
@@ -119,6 +131,7 @@ def experts(self: Any, hidden_states: torch.Tensor, router_logits: torch.Tensor,
                 gate, up = x.chunk(2, -1)
                 x = silu(gate) * up
         output = output.index_add(0, tokens, (x * weights[tokens, place, None]).to(x.dtype))
+    output = output * getattr(runner, "routed_scaling_factor", 1.0)
     return output if runner._shared_experts is None else output + runner._shared_experts._layer(hidden_states)
 
 
@@ -164,6 +177,16 @@ def attention(self: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -
     return out.transpose(0, 1).reshape(len(query), -1)
 
 
+def latent_attention(self: Any, q: Any, kv_c_normed: Any, k_pe: Any, *_: Any, **__: Any) -> torch.Tensor:
+    """Causal, of one sequence, without a cache."""
+    known = self.kv_b_proj(kv_c_normed)[0].unflatten(-1, (self.num_heads, -1))
+    k_nope, v = known.split([self.qk_nope_head_dim, self.v_head_dim], -1)
+    k = torch.cat([k_nope, k_pe.reshape(len(q), 1, -1).expand(-1, self.num_heads, -1)], -1)
+    q, k, v = (part.transpose(0, 1) for part in (q.view(len(q), self.num_heads, -1), k, v))
+    out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+    return out.transpose(0, 1).flatten(1)
+
+
 def main(folder: Path, tokens: list[int]) -> None:
     from vllm.forward_context import set_forward_context
     from vllm.model_executor.layers.attention import Attention
@@ -183,6 +206,9 @@ def main(folder: Path, tokens: list[int]) -> None:
         stack.enter_context(mock.patch.object(Attention, "forward", attention))
         model, config = loaded(folder, stack)
         for module in model.modules():
+            if hasattr(module, "q_lora_rank") and hasattr(module, "layer_name"):
+                module.forward = partial(latent_attention, module)
+                module.process_weights_after_loading = lambda _: None
             if hasattr(module, "w2_weight") or hasattr(module, "w2_weight_packed"):
                 module.quant_method.process_weights_after_loading = lambda _: None
             if hasattr(module, "gqa_interleaved_layout"):
