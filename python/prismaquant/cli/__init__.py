@@ -121,8 +121,10 @@ def _run(arguments: list[str]) -> int:
     as_json, _ = options.pop("json"), options.pop("verbose")
     function = getattr(module, "call", None) or getattr(prismaquant, module.FUNCTION)
     if module.LONG:
+        from prismaquant.cli.heap import map_large_arrays
         from prismaquant.cli.progress import bar
 
+        map_large_arrays()
         with bar() as progress:
             result = function(**options, progress=progress)
     else:
