@@ -63,11 +63,12 @@ KNOWN = {
     ("vLLM 0.22.1", "mistral3, all pinned"): "does not support non-default RoPE",
     ("vLLM 0.22.1", "qwen3_5_text, all pinned"): "has no attribute 'vision_config'",
     ("vLLM 0.22.1", "qwen3_5, all pinned"): "lm_head|^Loading safetensors",
+    ("vLLM 0.22.1", "qwen3_5_moe, all pinned"): "lm_head|^Loading safetensors",
     ("vLLM 0.22.1", "qwen3_5_text, mixed"): "has no attribute 'vision_config'",
     ("vLLM 0.22.1", "qwen3_5_moe_text, mixed"): "has no attribute 'vision_config'",
 }
 
-#: Models that are computed: those with plain or linear attention, and experts behind a softmax.
+#: Models that are computed; gpt-oss has sinks and experts of its own.
 COMPUTED = r"(?!gpt_oss)"
 
 #: Two programs that compute with the same weights round activations in another order: what is lost differs by this part
