@@ -177,4 +177,5 @@ def _without(config: dict[str, Any], tensors: list[str], banks: re.Pattern[str])
 
 
 def matches(target: str, name: str) -> bool:
+    """Whether ``target`` of a quantization section, ``re:`` and an expression or a name, is for the Linear ``name``."""
     return re.match(target[3:], name) is not None if target.startswith("re:") else target == name
