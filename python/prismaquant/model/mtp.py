@@ -24,7 +24,7 @@ def with_mtp(model: Model) -> Model:
     Raises
     ------
     ArgumentError
-        It has none, or its architecture entry does not say how they compute.
+        It has none, or its architecture entry does not say how it computes.
     """
     parts = mtp_parts(model)
     if not parts:
@@ -36,7 +36,7 @@ def with_mtp(model: Model) -> Model:
     if f"{parts['projection']}.weight" not in model.tensors:
         raise ArgumentError(f"mtp: has no {parts['projection']}", where=str(model.path), hint="leave mtp out")
     names = {parts["projection"], *(f"{parts['block']}.{entry.name}" for entry in model.architecture.units)}
-    return model.with_units(unit for unit in model.kept_units if unit.name in names and unit not in model.units)
+    return model.with_units(unit for unit in model.kept_units if unit.name in names)
 
 
 def is_of_mtp(model: Model, unit: Unit) -> bool:
