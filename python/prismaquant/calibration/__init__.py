@@ -6,7 +6,9 @@
     inputs    quantized inputs and their ranges
     prices    the prices, one file each
     unit      all prices of one unit
+    settings  what is measured, and what is kept
     layer     all units of one layer
+    towers    the units of towers, on samples
     measured  the price that is no estimate
     journal   the layers that are finished
     memory    what a probe takes
@@ -22,6 +24,7 @@ from prismaquant.calibration.measured import measure
 from prismaquant.calibration.memory import fits_in_memory, states_bytes
 from prismaquant.calibration.prices import DEFAULT_PRICES, MEASURED, PREVIEW_PRICE, PRICE_NAMES, PRICES
 from prismaquant.calibration.run import probe
+from prismaquant.calibration.towers import deal
 
 __all__ = [
     "DEFAULT_PRICES",
@@ -30,6 +33,7 @@ __all__ = [
     "PRICES",
     "PRICE_NAMES",
     "Draw",
+    "deal",
     "fits_in_memory",
     "measure",
     "probe",

@@ -65,6 +65,11 @@ class Draw:
             ) from cause
 
     @property
+    def tokens(self) -> tuple[int, int, int]:
+        """Tokens of each."""
+        return self.statistics.size, self.ranges.size, self.prices.size
+
+    @property
     def fingerprints(self) -> tuple[str, str]:
         """Of what is solved with, and of what is priced with."""
         priced = np.concatenate([self.ranges, self.prices])

@@ -77,7 +77,7 @@ def choose_input_global_scales(
     errors = {unit.name: [0.0] * len(_LOADS) for unit in units}
     for visit in visits:
         for unit in units:
-            if amax[unit.name] == 0:
+            if amax[unit.name] == 0 or unit.linears[0].name not in visit.linears:  # a sample may not reach a tower
                 continue
             for index, load in enumerate(_LOADS):
                 errors[unit.name][index] += _error(

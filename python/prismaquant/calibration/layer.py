@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from prismaquant import formats
 from prismaquant.calibration.collect import LinearStatistics, collect
 from prismaquant.calibration.experts import coverage, pool
 from prismaquant.calibration.inputs import choose_input_global_scales
+from prismaquant.calibration.settings import Settings, fitting
 from prismaquant.calibration.unit import UnitPrices
 from prismaquant.files.sensitivity import CacheRange, LinearSensitivity, Sensitivity, UnitSensitivity, price_sums_name
-from prismaquant.rendering.cache import RenderCache, render_cached
+from prismaquant.rendering.cache import render_cached
 
 if TYPE_CHECKING:
-    from prismaquant.formats import Scheme
     from prismaquant.model import Model, Unit
-    from prismaquant.rendering.grams import GramStore
     from prismaquant.streaming import Visit
 
-__all__ = ["Settings", "fitting", "probe_layer"]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What is measured, and how.
-
-    Attributes
-    ----------
-    menu
-        The schemes to price.
-    preset
-        Solver preset that renders them.
-    prices
-        Names of the prices.
-    grams
-        Whether Grams are needed.
-    cache, threads
-        As in `render_cached`.
-    store
-        Where Grams are kept; ``None``: they are dropped.
-    keep_grams
-        Whether those of the inputs are kept there, too.
-    """
-
-    menu: tuple[Scheme, ...]
-    preset: str
-    prices: tuple[str, ...]
-    grams: bool
-    cache: RenderCache | None
-    threads: int | None
-    store: GramStore | None = None
-    keep_grams: bool = False
+__all__ = ["probe_layer"]
 
 
 def probe_layer(
@@ -77,24 +43,30 @@ def probe_layer(
     kinds
         What the windows of each part are for: ``"statistics"``, ``"ranges"`` or ``"prices"``, in this order; or
         ``"preview"``, for statistics and prices at once.
+
+    Returns
+    -------
+    Sensitivity
+        Of the units that the windows reach: all but some of towers.
     """
     statistics: dict[str, LinearStatistics] = {}
     scales: dict[str, float] = {}
     prices: dict[str, UnitPrices] = {}
     ranges: dict[str, CacheRange] = {}
     visits = _ranged(visits, ranges)
-    static = [unit for unit in units if any(x.activations == "nvfp4" for x in fitting(unit, settings.menu))]
     for part, of_part in groupby(visits, key=lambda visit: visit.part):
         if kinds[part] == "statistics":
             statistics = collect(of_part, grams=settings.grams)
+            units = _reached(units, statistics)
         elif kinds[part] == "preview":
             prices = {unit.name: _render(model, unit, {}, None, settings) for unit in units}
             statistics = collect(_priced(of_part, prices.values()), grams=False)
-            scales = choose_input_global_scales(static, (), statistics)
+            units = _reached(units, statistics)
+            scales = choose_input_global_scales(_static(units, settings), (), statistics)
         elif kinds[part] == "ranges":
-            scales = choose_input_global_scales(static, of_part, statistics, settings.threads)
+            scales = choose_input_global_scales(_static(units, settings), of_part, statistics, settings.threads)
         else:
-            scales = scales or choose_input_global_scales(static, (), statistics)
+            scales = scales or choose_input_global_scales(_static(units, settings), (), statistics)
             for unit in units:
                 prices[unit.name] = _render(model, unit, statistics, scales.get(unit.name), settings)
             for visit in of_part:
@@ -118,6 +90,15 @@ def probe_layer(
         sums.update({price_sums_name(unit.name, price): values for price, values in of_prices.items()})
     rows = {name: of_linear.fisher_rows.float().numpy() for name, of_linear in statistics.items()}
     return replace(outline, units=tuple(measured), caches=tuple(ranges.values()), fisher_rows=rows, price_sums=sums)
+
+
+def _reached(units: Iterable[Unit], statistics: Mapping[str, LinearStatistics]) -> list[Unit]:
+    return [unit for unit in units if all(linear.name in statistics for linear in unit.linears)]
+
+
+def _static(units: Iterable[Unit], settings: Settings) -> list[Unit]:
+    """The units whose inputs may get a range that is stored."""
+    return [unit for unit in units if any(x.activations == "nvfp4" for x in fitting(unit, settings.menu))]
 
 
 def _ranged(visits: Iterable[Visit], ranges: dict[str, CacheRange]) -> Iterator[Visit]:
@@ -168,8 +149,3 @@ def _render(
         prices=settings.prices,
         threads=settings.threads,
     )
-
-
-def fitting(unit: Unit, menu: Sequence[Scheme]) -> list[Scheme]:
-    """The schemes that the shapes of all Linears of ``unit`` allow."""
-    return [x for x in menu if not any(formats.why_not(x, y.rows, y.columns) for y in unit.linears)]

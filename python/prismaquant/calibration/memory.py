@@ -16,6 +16,7 @@ from prismaquant.rendering.grams import output_gram_bytes
 
 if TYPE_CHECKING:
     from prismaquant.calibration.draw import Draw
+    from prismaquant.calibration.towers import SampleDraw
     from prismaquant.model import Model
 
 __all__ = ["fits_in_memory", "hidden_size", "return_memory", "states_bytes", "working_bytes"]
@@ -45,11 +46,12 @@ def hidden_size(model: Model) -> int:
     return width
 
 
-def states_bytes(model: Model, draw: Draw, probes: int, price_probes: int) -> int:
+def states_bytes(model: Model, draw: Draw | SampleDraw, probes: int, price_probes: int) -> int:
     """Bytes of all hidden states and gradients that wait between the two sweeps, as `walk` keeps them."""
     kept = model.num_layers + 1 + any(unit.layer == NO_LAYER for unit in model.units)  # an MTP layer's, too
-    tokens = draw.statistics.size * (kept + probes) + draw.ranges.size * (kept + 1)
-    return 4 * hidden_size(model) * (tokens + draw.prices.size * (kept + price_probes))
+    statistics, ranges, prices = draw.tokens
+    tokens = statistics * (kept + probes) + ranges * (kept + 1) + prices * (kept + price_probes)
+    return 4 * hidden_size(model) * tokens
 
 
 def working_bytes(model: Model, layers_held: int = 2) -> int:

@@ -9,22 +9,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prismaquant import formats
 from prismaquant.calibration.draw import Draw
 from prismaquant.calibration.journal import Journal
-from prismaquant.calibration.layer import Settings, fitting, probe_layer
+from prismaquant.calibration.layer import probe_layer
 from prismaquant.calibration.memory import return_memory
-from prismaquant.calibration.prices import DEFAULT_PRICES, PRICES
+from prismaquant.calibration.prices import DEFAULT_PRICES
+from prismaquant.calibration.settings import Settings, lacks, settings_of
 from prismaquant.calibration.threads import torch_threads
-from prismaquant.errors import ArgumentError
+from prismaquant.calibration.towers import SampleDraw, probe_towers
 from prismaquant.files.sensitivity import Sensitivity
 from prismaquant.model.kept import NO_LAYER
 from prismaquant.progress import Event, Progress, silent
-from prismaquant.solver import preset_needs_gram
 from prismaquant.streaming import Spool, Windows, walk
 
 if TYPE_CHECKING:
-    from prismaquant.model import Model, Unit
+    from prismaquant.model import Model
     from prismaquant.rendering.cache import RenderCache
     from prismaquant.rendering.grams import GramStore
 
@@ -47,6 +46,7 @@ def probe(
     grams: GramStore | None = None,
     keep_grams: bool = False,
     journal: Path | None = None,
+    towers: SampleDraw | None = None,
     spool: Spool | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -54,7 +54,7 @@ def probe(
 ) -> Sensitivity:
     """Measure how much each unit of ``model`` matters and what each scheme would cost it.
 
-    Units of an MTP layer (`with_mtp`) are priced by the loss of what that layer predicts.
+    Units of an MTP layer (`with_mtp`) are priced by the loss of what that layer predicts, those of towers on samples.
 
     Parameters
     ----------
@@ -85,6 +85,8 @@ def probe(
         ``None``: they are dropped.
     journal
         Folder of finished layers (`Journal`), which are not measured again; ``None``: nothing is kept.
+    towers
+        Prompts with images or audio: the units of towers are measured on them, too; ``None``: they stay as they are.
     spool, device
         As in `walk`.
     threads
@@ -97,7 +99,7 @@ def probe(
     ModelError, DataError, NumericError
         As `prismaquant.streaming.walk`.
     """
-    settings = _settings(schemes, preset, prices, cache, threads, grams, keep_grams)
+    settings = settings_of(schemes, preset, prices, cache, threads, grams, keep_grams)
     parts = {"preview" if preview else "statistics": Windows(draw.statistics, probes)}
     if len(draw.ranges) and any(scheme.activations == "nvfp4" for scheme in settings.menu):
         parts["ranges"] = Windows(draw.ranges)
@@ -119,6 +121,8 @@ def probe(
         price_probes=probes if preview else price_probes,
         calibrate_all_experts=calibrate_all_experts,
     )
+    if towers is not None:
+        outline = towers.describe(outline)
     entries = None if journal is None else Journal(journal, outline, tuple(scheme.name for scheme in settings.menu))
     layers = [*range(model.num_layers), *{unit.layer for unit in model.units if unit.layer == NO_LAYER}]
     measured = {} if entries is None else _finished(model, layers, entries, settings)
@@ -143,12 +147,25 @@ def probe(
                 done = sum(len(part.units) for part in measured.values())
                 progress(Event("price", done, len(model.units), f"layer {layer}"))
     by_name = {unit.name: unit for part in measured.values() for unit in part.units}
-    return replace(
+    result = replace(
         outline,
         units=tuple(by_name[unit.name] for unit in model.units),
         caches=tuple(cache for layer in sorted(measured) for cache in measured[layer].caches),
         fisher_rows={name: rows for part in measured.values() for name, rows in part.fisher_rows.items()},
         price_sums={name: sums for part in measured.values() for name, sums in part.price_sums.items()},
+    )
+    if towers is None:
+        return result
+    return probe_towers(
+        towers,
+        result,
+        settings,
+        seed=seed,
+        journal=journal,
+        spool=spool,
+        device=device,
+        threads=threads,
+        progress=progress,
     )
 
 
@@ -158,35 +175,6 @@ def _finished(model: Model, layers: Sequence[int], entries: Journal, settings: S
     for layer in layers:
         part = entries.get(layer)
         units = [unit for unit in model.units if unit.layer == layer]
-        if part is not None and not any(_lacks(unit, settings) for unit in units):
+        if part is not None and not any(lacks(unit, settings) for unit in units):
             found[layer] = part
     return found
-
-
-def _lacks(unit: Unit, settings: Settings) -> bool:
-    if settings.store is not None and settings.grams and not settings.store.has(unit, inputs=settings.keep_grams):
-        return True
-    formats = {scheme.weight_format for scheme in fitting(unit, settings.menu)}
-    return settings.cache is not None and any(settings.cache.lacks(unit, format) for format in formats)
-
-
-def _settings(
-    schemes: Sequence[str],
-    preset: str,
-    prices: Sequence[str],
-    cache: RenderCache | None,
-    threads: int | None,
-    store: GramStore | None,
-    keep_grams: bool,
-) -> Settings:
-    menu = tuple(formats.get_scheme(name) for name in dict.fromkeys(schemes))
-    if not menu:
-        raise ArgumentError("schemes is empty", hint=f"known: {', '.join(formats.list_schemes())}")
-    wanted = tuple(dict.fromkeys(prices))
-    if not wanted:
-        raise ArgumentError("prices is empty", hint=f"known: {', '.join(PRICES)}")
-    for name in wanted:
-        if name not in PRICES:
-            raise formats.unknown_name("price", name, PRICES)
-    grams = preset_needs_gram(preset) or "kfac" in wanted
-    return Settings(menu, preset, wanted, grams, cache, threads, store, keep_grams)

@@ -60,15 +60,18 @@ class UnitPrices:
         self._inexact = [x for x in menu if x.activations or any(renderings[x.weight_format].squared_error.values())]
         self._prices = {name: PRICES[name]() for name in prices}
         self._tokens: list[int] = []  # of each window
+        self._reached: list[bool] = []  # whether each window reaches the unit; of a tower not all samples may
 
     def add(self, visit: Visit) -> None:
         """Take in one batch of the unit's layer."""
         windows, seq_len = visit.batch.ids.shape
-        self._tokens += [seq_len] * windows
-        if self._inexact:
+        self._tokens += visit.batch.tokens
+        is_reached = all(linear.name in visit.linears for linear in self._unit.linears)
+        self._reached += [is_reached] * windows
+        if self._inexact and is_reached:
             inputs: dict[tuple[int, str], torch.Tensor] = {}
             linears = [self._errors(linear.name, visit, inputs) for linear in self._unit.linears]
-            errors = UnitErrors(linears, windows * seq_len, windows)
+            errors = UnitErrors(linears, windows * seq_len, windows, joint=bool(visit.batch.inputs))
             for price in self._prices.values():
                 price.add(errors)
 
@@ -77,8 +80,8 @@ class UnitPrices:
         tokens = np.array(self._tokens)
         sums = {name: np.zeros((len(self._menu), len(tokens))) for name in self._prices}
         places = [self._menu.index(scheme) for scheme in self._inexact]
-        for name, price in self._prices.items() if places else ():
-            sums[name][places] = price.finish().numpy()
+        for name, price in self._prices.items() if places and any(self._reached) else ():
+            sums[name][np.ix_(np.array(places), np.flatnonzero(self._reached))] = price.finish().numpy()
         candidates = tuple(
             Candidate(
                 scheme.name,

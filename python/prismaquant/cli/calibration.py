@@ -64,7 +64,7 @@ def add_machine(machine: argparse._ArgumentGroup) -> None:
 
 
 def add_architecture(advanced: argparse._ArgumentGroup) -> None:
-    """How experts are calibrated, whether MTP layers take part, and whether unknown parts of a layer stop the run."""
+    """How experts are calibrated, what beside the layers is measured, and whether unknown parts stop the run."""
     advanced.add_argument(
         "--calibrate-all-experts",
         action="store_true",
@@ -75,6 +75,13 @@ def add_architecture(advanced: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="measure the layer that predicts a further token, too, by the loss of its predictions, so that it is "
         "quantized as the others are (default: it stays as it is)",
+    )
+    advanced.add_argument(
+        "--tower-data",
+        nargs="+",
+        metavar="PATH",
+        help="measure vision and audio towers, too, on these prompts: .safetensors (what the model's processor returns "
+        "for one), .jsonl (messages that name images by path), or folders of them (default: towers stay as they are)",
     )
     advanced.add_argument(
         "--strict",

@@ -6,13 +6,14 @@ layer at a time; an interrupted run goes on with the next layer."""
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prismaquant.cli.calibration import add_architecture, add_data, add_machine, add_probes, add_schemes
 from prismaquant.cli.common import add_model, scheme_list
 
 if TYPE_CHECKING:
-    from prismaquant.files.sensitivity import Sensitivity
+    from prismaquant.files.sensitivity import Sensitivity, UnitSensitivity
 
 FUNCTION = "probe"
 LONG = True
@@ -92,21 +93,27 @@ def document(sensitivity: Sensitivity) -> Any:
 def show(sensitivity: Sensitivity) -> None:
     from prismaquant.cli.tables import line, table
 
-    schemes = dict.fromkeys(each.scheme for unit in sensitivity.units for each in unit.candidates)
-    rows = []
-    for price in sensitivity.prices:
-        total = dict.fromkeys(schemes, 0.0)
-        missing = dict.fromkeys(schemes, 0)
-        for unit in sensitivity.units:
-            found = {each.scheme: each.prices[price] for each in unit.candidates}
-            for scheme in schemes:
-                total[scheme] += found.get(scheme, 0.0)
-                missing[scheme] += scheme not in found
-        rows.append((price, *(f"{total[x]:.4g}" + ("*" if missing[x] else "") for x in schemes)))
+    schemes = tuple(dict.fromkeys(each.scheme for unit in sensitivity.units for each in unit.candidates))
+    towers = [unit for unit in sensitivity.units if unit.tower]
+    others = [unit for unit in sensitivity.units if not unit.tower]
+    rows = [(price, *_sums(others, price, schemes)) for price in sensitivity.prices]
+    rows += [(f"{price}, towers", *_sums(towers, price, schemes)) for price in sensitivity.prices if towers]
     line("expected KL divergence of all units in one scheme, nats per token")
     table(("price", *schemes), rows)
     if any("*" in cell for row in rows for cell in row):
         line("*: without the units whose shapes do not fit the scheme")
     for text in _coverage(sensitivity):
         line(text)
-    line(f"{len(sensitivity.units)} units, {sensitivity.tokens} + {sensitivity.price_tokens} tokens")
+    line(f"{len(others)} units, {sensitivity.tokens} + {sensitivity.price_tokens} tokens")
+    if towers:
+        tokens = f"{sensitivity.tower_tokens} + {sensitivity.tower_price_tokens}"
+        line(f"{len(towers)} units of towers, {tokens} tokens of prompts with images or audio")
+
+
+def _sums(units: Sequence[UnitSensitivity], price: str, schemes: Sequence[str]) -> list[str]:
+    """What all of ``units`` cost in each of ``schemes``; with a star if some have no such candidate."""
+    cells = []
+    for scheme in schemes:
+        found = [each.prices[price] for unit in units for each in unit.candidates if each.scheme == scheme]
+        cells.append(f"{sum(found):.4g}" + ("*" if len(found) < len(units) else ""))
+    return cells

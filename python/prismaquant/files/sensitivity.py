@@ -51,7 +51,8 @@ class LinearSensitivity:
     ----------
     fisher_trace
         Sum over tokens, mean over probes, of ``|g|^2 |x|^2``, with ``x`` the input and ``g`` the output gradient of the
-        Linear: the trace of the per-token Fisher diagonal of the weight, times ``Sensitivity.tokens``.
+        Linear: the trace of the per-token Fisher diagonal of the weight, times ``Sensitivity.tokens``, or
+        ``tower_tokens``.
     input_amax
         Largest absolute input seen.
     """
@@ -95,6 +96,8 @@ class UnitSensitivity:
         Divisor of the inputs under NVFP4, chosen on windows of its own; ``None``: it was not priced.
     coverage
         Tokens that each expert of a bank saw, of those of the statistics; empty for other units.
+    tower
+        Whether it lies in a tower: it was measured on samples with images or audio, not on text.
     """
 
     name: str
@@ -102,6 +105,7 @@ class UnitSensitivity:
     candidates: tuple[Candidate, ...]
     input_global_scale: float | None = None
     coverage: tuple[record.Count, ...] = ()
+    tower: bool = False
 
     @property
     def input_amax(self) -> float:
@@ -153,11 +157,16 @@ class Document:
     price_probes: record.Count = 0
     calibrate_all_experts: bool = False
     caches: tuple[CacheRange, ...] = ()
+    tower_data: str | None = None
+    tower_tokens: record.Count = 0
+    tower_price_data: str | None = None
+    tower_price_tokens: record.Count = 0
+    tower_price_samples: record.Count = 0
 
     @property
     def calibration(self) -> str:
         """Fingerprint of what the statistics depend on beside the model."""
-        return calibration_of(self.data, self.probes, self.seed, self.calibrate_all_experts)
+        return calibration_of(self.data, self.probes, self.seed, self.calibrate_all_experts, self.tower_data)
 
 
 def least_tokens(columns: int) -> int:
@@ -165,9 +174,12 @@ def least_tokens(columns: int) -> int:
     return max(1, columns // 8)
 
 
-def calibration_of(data: str, probes: int, seed: int, calibrate_all_experts: bool = False) -> str:
+def calibration_of(
+    data: str, probes: int, seed: int, calibrate_all_experts: bool = False, tower_data: str | None = None
+) -> str:
     """`Sensitivity.calibration` of a probe with these settings."""
     more = [b"calibrate_all_experts"] if calibrate_all_experts else []
+    more += [b"tower_data", tower_data.encode()] if tower_data is not None else []
     return fingerprint([data.encode(), str(probes).encode(), str(seed).encode(), *more])
 
 
@@ -206,12 +218,18 @@ class Sensitivity(Document):
         Whether experts were solved for the inputs of all tokens, not only of those that were routed to them.
     caches
         Range of the keys and values of each attention, over the tokens of statistics and prices.
+    tower_data, tower_price_data
+        As ``data`` and ``price_data``, of the samples that units of towers were measured on; ``None``: there were none.
+    tower_tokens, tower_price_tokens
+        Tokens of theirs whose predictions count: those behind which no image, video or audio comes.
+    tower_price_samples
+        How many samples set the prices of these units.
     fisher_rows
         Linear name -> float32 ``[rows]``: sum over tokens, mean over probes, of the squared output gradient. Not
         part of the document: stored as tensors.
     price_sums
         `price_sums_name` of unit and price -> float32 ``[candidates, windows]``: the price in nats, summed over the
-        tokens of each window. Stored as tensors, too.
+        tokens of each window, or of each sample. Stored as tensors, too.
     """
 
     fisher_rows: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
@@ -225,29 +243,37 @@ class Sensitivity(Document):
     def standard_error(self, schemes: Mapping[str, str], price: str) -> float | None:
         """Of the sum of the prices, in nats per token, of the units in ``schemes`` (unit name -> scheme).
 
-        From the spread over the windows, whose prices of different units go up and down together. ``None`` for one
-        window, or where no sums were kept.
+        From the spread over the windows, whose prices of different units go up and down together; those of samples do
+        so among themselves. ``None`` for one window, or where no sums were kept.
         """
-        total: Any = 0.0
+        totals: dict[bool, Any] = {}
         for unit in self.units:
             if unit.name in schemes:
                 sums = self.price_sums.get(price_sums_name(unit.name, price))
-                if sums is None:
+                if sums is None or sums.shape[1] < 2:
                     return None
                 names = [candidate.scheme for candidate in unit.candidates]
-                total = total + sums[names.index(schemes[unit.name])].astype(float)
-        windows = getattr(total, "size", 0)
-        if windows < 2:
+                totals[unit.tower] = totals.get(unit.tower, 0.0) + sums[names.index(schemes[unit.name])].astype(float)
+        if not totals:
             return None
-        return float(total.std(ddof=1) * math.sqrt(windows) / self.price_tokens)
+        return math.hypot(*(self._error(total, tower) for tower, total in totals.items()))
 
     def candidate_errors(self, unit: str, price: str) -> list[float] | None:
         """Standard error of the price of each candidate of ``unit``, in nats per token; ``None`` as above."""
         sums = self.price_sums.get(price_sums_name(unit, price))
         if sums is None or sums.shape[1] < 2:
             return None
-        scale = math.sqrt(sums.shape[1]) / self.price_tokens
-        return [float(value) * scale for value in sums.astype(float).std(axis=1, ddof=1)]
+        tower = next(each.tower for each in self.units if each.name == unit)
+        return [self._error(of_candidate.astype(float), tower) for of_candidate in sums]
+
+    def tokens_priced(self, unit: UnitSensitivity) -> int:
+        """What `price_sums` of ``unit``, summed over the windows, are divided by."""
+        return self.tower_price_tokens if unit.tower else self.price_tokens
+
+    def _error(self, sums: Any, tower: bool) -> float:
+        """Of what ``sums [windows]`` add up to per token."""
+        tokens = self.tower_price_tokens if tower else self.price_tokens
+        return float(sums.std(ddof=1) * math.sqrt(len(sums)) / tokens)
 
     def __repr__(self) -> str:
         return f"Sensitivity({len(self.units)} units, {self.tokens} tokens, prices {', '.join(self.prices)})"
@@ -313,8 +339,12 @@ def _check_tensors(document: Document, slices: dict[str, Any], path: Path) -> No
     expected = {linear.name: ["F32", [linear.rows]] for unit in document.units for linear in unit.linears}
     if document.price_tokens:
         windows = document.price_tokens // document.seq_len
+        samples = document.tower_price_samples
         expected |= {
-            _PRICES + price_sums_name(unit.name, price): ["F32", [len(unit.candidates), windows]]
+            _PRICES + price_sums_name(unit.name, price): [
+                "F32",
+                [len(unit.candidates), samples if unit.tower else windows],
+            ]
             for unit in document.units
             for price in document.prices
         }

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prismaquant.files.sensitivity import Sensitivity
     from prismaquant.model import Model
     from prismaquant.rendering.cache import RenderCache
-    from prismaquant.types import PathLike
+    from prismaquant.types import PathLike, TowerData
 
 __all__ = ["evaluate", "probe"]
 
@@ -51,6 +51,7 @@ def probe(
     preview: bool = False,
     calibrate_all_experts: bool = False,
     mtp: bool = False,
+    tower_data: TowerData | None = None,
     strict: bool = False,
     work_dir: PathLike | None = None,
     keep_grams: bool = False,
@@ -100,6 +101,12 @@ def probe(
     mtp
         Measure the layer that predicts a further token (MTP), too, by the loss of its own predictions. A plan from the
         result then chooses its schemes like all others, where it would leave the layer as it is.
+    tower_data
+        Measure vision and audio towers, too, on prompts with images or audio: files or folders of them, or what the
+        model's processor returned. ``.safetensors``: a sample each, what the processor returns for one prompt
+        (``input_ids [1, seq_len]``, ``pixel_values``, ...). ``.jsonl``: ``{"messages": [...]}`` in each line, of which
+        the processor in the model's folder makes samples; images by ``"path"``, relative to the file. One in four sets
+        the prices, one in sixteen the ranges of inputs, the others are solved for: 32 or more are better than few.
     strict
         Refuse a model with weights in its layers that the entry of its architecture does not know; otherwise they stay
         as they are, and are logged.
@@ -126,14 +133,18 @@ def probe(
     RefusedError
         Another process uses the work folder; memory or disk do not suffice.
     ArgumentError
-        ``mtp`` for a model that has no such layer, or whose architecture entry does not say how it computes.
+        ``mtp`` for a model that has no such layer, or whose architecture entry does not say how it computes;
+        ``tower_data`` for one without a tower.
     MissingExtraError
         torch or transformers is not installed.
     """
     from prismaquant.files import sensitivity as file
     from prismaquant.model.mtp import with_mtp
+    from prismaquant.model.towers import with_towers
+    from prismaquant.planning.candidates import with_measured
 
     source, menu = open(model), menu_of(schemes)
+    seeing = None if tower_data is None else with_towers(source)
     if mtp:
         source = with_mtp(source)
     check_threads(threads)
@@ -148,13 +159,14 @@ def probe(
         MEASURED,
         PREVIEW_PRICE,
         PRICE_NAMES,
+        deal,
         fits_in_memory,
         measure,
         split,
         states_bytes,
     )
     from prismaquant.calibration import probe as run
-    from prismaquant.streaming import Spool, read_tokens
+    from prismaquant.streaming import Spool, read_samples, read_tokens
 
     for name, count in (("samples", samples), ("price_samples", price_samples)):
         if count < 1:
@@ -167,17 +179,24 @@ def probe(
             raise unknown_name("price", name, PRICE_NAMES)
     if MEASURED in wanted and work_dir is None:
         raise ArgumentError(f"price {MEASURED} needs the renderings", hint="name a work folder for them (--work-dir)")
-    if MEASURED in wanted and mtp:
-        raise ArgumentError(f"price {MEASURED} is of the model, not of its MTP layer", hint="leave one of them out")
+    if MEASURED in wanted and (mtp or tower_data is not None):
+        raise ArgumentError(
+            f"price {MEASURED} is of the model on text, not of its MTP layer or towers", hint="leave one of them out"
+        )
     others = (0, 0) if preview else (-(-price_samples // 4), price_samples)
     tokens = read_tokens(data, source, samples=samples + sum(others), seq_len=seq_len, seed=seed)
     draw = split(tokens, statistics=samples, ranges=others[0], prices=others[1], seed=seed)
     solved_for, priced_on = draw.fingerprints
     if preview:
         priced_on, price_probes = solved_for, probes
-    calibration = file.calibration_of(solved_for, probes, seed, calibrate_all_experts)
-    states = states_bytes(source, draw, probes, price_probes)
-    in_memory = fits_in_memory(source, states, None if max_memory is None else parse_bytes(max_memory))
+    towers = None
+    if seeing is not None and tower_data is not None:
+        towers = deal(seeing, read_samples(tower_data, source), preview=preview, seed=seed)
+    seen, seen_priced = (None, None) if towers is None else towers.fingerprints
+    calibration = file.calibration_of(solved_for, probes, seed, calibrate_all_experts, seen)
+    states = max(states_bytes(source, each, probes, price_probes) for each in (draw, towers) if each is not None)
+    limit = None if max_memory is None else parse_bytes(max_memory)
+    in_memory = all([fits_in_memory(each, states, limit) for each in (source, seeing) if each is not None])
     with ExitStack() as stack:
         work = cache = grams = None
         if work_dir is not None:
@@ -195,14 +214,17 @@ def probe(
                 "seed": seed,
                 "preset": preset,
                 "calibrate_all_experts": calibrate_all_experts,
+                "tower_data": seen,
+                "tower_price_data": seen if preview else seen_priced,
             }
             _check_settings(Path(out), found, settings)
             priced = tuple(dict.fromkeys(each.scheme for unit in found.units for each in unit.candidates))
-            units = {unit.name for unit in found.units}
-            source = source.with_units(unit for unit in source.kept_units if unit.name in units)
-            complete = units.issuperset(unit.name for unit in source.units)
-            complete = complete and _possible(source, menu) <= set(priced) and set(wanted) <= set(found.prices)
-            if complete and not _lacks_renderings(source, menu, cache):
+            on_text = {unit.name for unit in found.units if not unit.tower}
+            source = source.with_units(unit for unit in source.kept_units if unit.name in on_text)
+            whole = with_measured(source, found)
+            complete = on_text.issuperset(unit.name for unit in source.units)
+            complete = complete and _possible(whole, menu) <= set(priced) and set(wanted) <= set(found.prices)
+            if complete and not _lacks_renderings(whole, menu, cache):
                 return found
             # so that builds with either menu, and plans by either price, can share the file
             menu, wanted = menu_of((*menu, *priced)), menu_of((*wanted, *found.prices))
@@ -226,6 +248,7 @@ def probe(
             grams=grams,
             keep_grams=keep_grams,
             journal=None if work is None else journal_folder(work),
+            towers=towers,
             spool=spool,
             device=device,
             threads=threads,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prismaquant.files.polish import Polish
     from prismaquant.model import Model
     from prismaquant.rendering.cache import RenderCache
-    from prismaquant.types import PathLike
+    from prismaquant.types import PathLike, TowerData
 
 __all__ = ["QuantizeReport", "quantize"]
 
@@ -84,6 +84,7 @@ def quantize(
     validate: int = 0,
     calibrate_all_experts: bool = False,
     mtp: bool = False,
+    tower_data: TowerData | None = None,
     strict: bool = False,
     work_dir: PathLike | None = None,
     restart: bool = False,
@@ -131,13 +132,16 @@ def quantize(
         What was written breaks a rule; the folder is left for inspection.
     """
     from prismaquant.model.mtp import with_mtp
+    from prismaquant.model.towers import with_towers
     from prismaquant.planning import Request
     from prismaquant.planning import plan as choose
     from prismaquant.planning import preflight as check_budget
+    from prismaquant.planning.candidates import with_measured
 
     source, menu = open(model), menu_of(schemes)
     if mtp:
         source = with_mtp(source)
+    everything = source if tower_data is None else with_towers(source)
     shard_bytes = parse_bytes(shard_size)
     target = Path(out).resolve()  # now: with force, it may be the current folder that is replaced
     asked = Request(
@@ -163,7 +167,7 @@ def quantize(
     calibrated = budgeted or kv == "fp8" or any(get_scheme(name).input_scale for name in menu)
     if preset is None:
         preset = CALIBRATED_PRESET if calibrated or data is not None else DEFAULT_PRESET
-    calibrated = calibrated or mtp or preset_needs_gram(preset)
+    calibrated = calibrated or mtp or tower_data is not None or preset_needs_gram(preset)
     if validate < 0:
         raise ArgumentError(f"validate is {validate}, expected a number of plans")
     if validate and not (budgeted and preset_needs_gram(preset)):
@@ -176,9 +180,9 @@ def quantize(
     check_threads(threads)
     if strict or not calibrated:  # else the probe will say it
         check_known(source, strict=strict)
-    largest = check_budget(source, asked)
+    largest = check_budget(everything, asked)
     builds = validate + len(menu) if validate else int(polish)
-    _check_room(source, menu, target, largest, work, preset, force=force, builds=builds)
+    _check_room(everything, menu, target, largest, work, preset, force=force, builds=builds)
     if calibrated:
         _check_calibration(price)
     sensitivity = None
@@ -199,6 +203,7 @@ def quantize(
             preset=preset,
             calibrate_all_experts=calibrate_all_experts,
             mtp=mtp,
+            tower_data=tower_data,
             work_dir=work,
             restart=restart,
             max_memory=max_memory,
@@ -206,6 +211,7 @@ def quantize(
             threads=threads,
             progress=progress,
         )
+        source = with_measured(source, sensitivity)
     decided = choose(source, sensitivity, replace(asked, preset=preset))
 
     def polished(plan: Plan) -> Polish:

@@ -110,7 +110,7 @@ def check_sensitivity(sensitivity: Sensitivity, model: Model, *, price: str, pre
 
 
 def with_measured(model: Model, sensitivity: Sensitivity) -> Model:
-    """``model`` with those of its `kept_units` as units that ``sensitivity`` has prices for: an MTP layer."""
+    """``model`` with those of its `kept_units` as units that ``sensitivity`` has prices for: MTP layers, towers."""
     measured = {unit.name for unit in sensitivity.units}
     return model.with_units(unit for unit in model.kept_units if unit.name in measured)
 

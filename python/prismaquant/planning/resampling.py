@@ -1,6 +1,7 @@
 """Prices as they would be on other windows: the bootstrap over the sequences that set them.
 
-Windows are drawn with replacement, the same ones for all units, whose prices go up and down together (Efron 1979).
+Windows are drawn with replacement, the same ones for all units, whose prices go up and down together (Efron 1979);
+samples for the units of towers likewise.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def resampled_items(
     """For each resample, the options of every unit as ``(bytes, price)``; none if no sums per window were kept."""
     import numpy as np
 
-    measured = {unit.name: [candidate.scheme for candidate in unit.candidates] for unit in sensitivity.units}
-    draws: Array | None = None
+    measured = {unit.name: unit for unit in sensitivity.units}
+    draws: dict[bool, Array] = {}  # of the windows, and of the samples for towers
     resampled: list[Array] = []  # of each unit: [options, resamples]
     for entry in units:
         if entry.unit.name not in measured:  # pinned outside of the layers
@@ -37,13 +38,14 @@ def resampled_items(
         sums = sensitivity.price_sums.get(price_sums_name(entry.unit.name, price))
         if sums is None or sums.shape[1] < 2:
             return
-        if draws is None:
+        unit = measured[entry.unit.name]
+        if unit.tower not in draws:
             windows = sums.shape[1]
-            draws = np.random.default_rng(seed).multinomial(windows, [1 / windows] * windows, resamples).T
-        schemes = measured[entry.unit.name]
+            draws[unit.tower] = np.random.default_rng(seed).multinomial(windows, [1 / windows] * windows, resamples).T
+        schemes = [candidate.scheme for candidate in unit.candidates]
         rows = [schemes.index(option.scheme) if option.scheme in schemes else -1 for option in entry.options]
         known = np.vstack([sums.astype(np.float64), np.zeros(sums.shape[1])])  # the weight itself costs nothing
-        resampled.append(np.maximum(known[rows] @ draws, 0) / sensitivity.price_tokens)
+        resampled.append(np.maximum(known[rows] @ draws[unit.tower], 0) / sensitivity.tokens_priced(unit))
     sizes = [[option.bytes for option in entry.options] for entry in units]
     for number in range(resamples):
         yield [

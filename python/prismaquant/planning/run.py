@@ -11,6 +11,7 @@ from prismaquant.facts import list_faults
 from prismaquant.files.plan import Note, Plan, PlannedUnit
 from prismaquant.formats import BF16, DEFAULT_MENU, Scheme, get_scheme
 from prismaquant.model.kept import NO_LAYER
+from prismaquant.model.towers import is_of_tower
 from prismaquant.planning.candidates import (
     Option,
     UnitOptions,
@@ -156,7 +157,7 @@ def _best(model: Model, sensitivity: Sensitivity, question: Question, preset: st
     return replace(
         decided,
         price=request.price,
-        notes=(*decided.notes, *_mtp_notes(units, chosen)),
+        notes=(*decided.notes, *_further_losses(model, units, chosen)),
         budget=budget,
         predicted_kl=predicted,
         lower_bound=lower_bound,
@@ -241,13 +242,14 @@ def _notes(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note
     return tuple(notes)
 
 
-def _mtp_notes(units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note, ...]:
-    """How much of the predicted loss is none of the model's."""
-    pairs = zip(units, chosen, strict=True)
-    priced = [price_of(option) for entry, option in pairs if entry.unit.layer == NO_LAYER and option.price is not None]
-    if not priced:
-        return ()
-    text = (
-        f"{sum(priced):.3g} nats of the predicted loss are of what the MTP layer predicts, which eval does not measure"
+def _further_losses(model: Model, units: Sequence[UnitOptions], chosen: Sequence[Option]) -> tuple[Note, ...]:
+    """How much of the predicted loss is not of the model on text."""
+    priced: dict[str, list[float]] = {}
+    for entry, option in zip(units, chosen, strict=True):
+        if entry.unit.layer == NO_LAYER and option.price is not None:
+            priced.setdefault("tower-loss" if is_of_tower(model, entry.unit) else "mtp-loss", []).append(option.price)
+    what = {"mtp-loss": "what the MTP layer predicts", "tower-loss": "towers, on prompts with images or audio"}
+    return tuple(
+        Note(kind, "", f"{sum(prices):.3g} nats of the predicted loss are of {what[kind]}, which eval does not measure")
+        for kind, prices in priced.items()
     )
-    return (Note("mtp-loss", "", text),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from prismaquant.errors import ModelError
 if TYPE_CHECKING:
     from prismaquant.streaming.skeleton import Skeleton
 
-__all__ = ["Call", "embed", "is_same", "logits", "run"]
+__all__ = ["Call", "embed", "enter", "is_same", "logits", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,40 @@ def embed(skeleton: Skeleton, ids: torch.Tensor) -> tuple[torch.Tensor, list[Cal
     Raises
     ------
     ModelError
+        As `enter`; or something is added between layers.
+    """
+    with torch.no_grad():
+        entered, calls = enter(skeleton, skeleton.decoder, {"input_ids": ids})
+    if len(entered) > 1:
+        raise ModelError(
+            "does not get what the layer before it returns",
+            where=skeleton.names[max(entered)],
+            hint="such models cannot be walked layer by layer",
+        )
+    return entered[0], calls
+
+
+def enter(
+    skeleton: Skeleton, model: nn.Module, inputs: Mapping[str, torch.Tensor]
+) -> tuple[dict[int, torch.Tensor], list[Call]]:
+    """Run ``model``, which has the decoder in it, on ``inputs``, its layers aside. Differentiable.
+
+    Returns
+    -------
+    entered
+        Layer -> what the model adds to the hidden states in front of it, float32 ``[windows, seq_len, hidden]``: all of
+        them for the first layer, and for a later one what towers give to it (DeepStack, arXiv 2406.04334).
+    calls
+        One per layer.
+
+    Raises
+    ------
+    ModelError
         If a layer gets an object that could carry state to other layers, or not every layer is called once, in order.
     """
-    states: list[torch.Tensor] = []
+    entered: dict[int, torch.Tensor] = {}
     calls: list[Call] = []
+    returned: list[torch.Tensor] = []
     order: list[int] = []
 
     def record(layer: int, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -60,15 +90,17 @@ def embed(skeleton: Skeleton, ids: torch.Tensor) -> tuple[torch.Tensor, list[Cal
                     hint="models whose layers share state cannot be walked layer by layer",
                 )
         order.append(layer)
-        states.append(hidden_states)
         calls.append(Call(args, kwargs))
-        return hidden_states
+        if not returned or hidden_states is not returned[-1]:
+            entered[layer] = hidden_states
+        returned.append(torch.zeros_like(hidden_states))  # so that the next layer gets what was added, and no more
+        return returned[-1]
 
-    with _replaced(skeleton.layers, record), torch.no_grad():
-        skeleton.decoder(input_ids=ids, use_cache=False)
+    with _replaced(skeleton.layers, record):
+        model(**inputs, use_cache=False)
     if order != list(range(len(skeleton.layers))):
         raise ModelError(f"{type(skeleton.decoder).__name__} calls its layers in the order {order}")
-    return states[0], calls
+    return entered, calls
 
 
 def logits(skeleton: Skeleton, hidden: torch.Tensor) -> torch.Tensor:

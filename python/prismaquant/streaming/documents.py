@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from prismaquant.errors import DataError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Chat", "load_ids", "read_documents"]
+__all__ = ["Chat", "load_ids", "read_documents", "read_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ def read_documents(path: Path) -> list[str | Chat]:
     DataError
         The file is of another form: which line, and what it lacks.
     """
-    return _read_jsonl(path) if path.suffix == ".jsonl" else [_read_text(path)]
+    if path.suffix == ".jsonl":
+        return [_document(record, where) for where, record in read_records(path)]
+    return [_read_text(path)]
 
 
 def load_ids(path: Path) -> npt.NDArray[Any]:
@@ -66,24 +69,27 @@ def load_ids(path: Path) -> npt.NDArray[Any]:
     return ids
 
 
+def read_records(path: Path) -> Iterator[tuple[str, Any]]:
+    """File and line, and what is in it, of every line of a ``.jsonl`` file that is not empty.
+
+    Raises
+    ------
+    DataError
+        A line is not JSON.
+    """
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if line.strip():
+            try:
+                yield f"{path}:{number}", json.loads(line)
+            except ValueError as cause:
+                raise DataError(f"is not JSON ({cause})", where=f"{path}:{number}") from cause
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as cause:
         raise DataError(f"is not UTF-8 text ({cause.reason} at byte {cause.start})", where=str(path)) from cause
-
-
-def _read_jsonl(path: Path) -> list[str | Chat]:
-    documents: list[str | Chat] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as cause:
-            raise DataError(f"is not JSON ({cause})", where=f"{path}:{number}") from cause
-        documents.append(_document(record, f"{path}:{number}"))
-    return documents
 
 
 def _document(record: object, where: str) -> str | Chat:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from prismaquant.model import Model
+    from prismaquant.streaming.samples import Samples
     from prismaquant.streaming.skeleton import Skeleton
 
 __all__ = ["Batch", "Forward", "Windows", "check_finite", "check_windows"]
@@ -40,6 +41,14 @@ class Windows:
 
     ids: npt.NDArray[np.int64]
     probes: int = 1
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def arrays(self) -> list[npt.NDArray[np.int64]]:
+        """The token ids, ``[windows, seq_len]``."""
+        return [self.ids]
 
     def __repr__(self) -> str:
         return f"Windows({' x '.join(map(str, self.ids.shape))} tokens, {self.probes} probes)"
@@ -69,6 +78,10 @@ class Batch:
         Sampled residuals per window.
     ids
         int64 ``[windows, seq_len]``.
+    inputs
+        What else the model takes, for a sample with images or audio: float32 or integers, by the name of the argument.
+    counted
+        Bool ``[windows, seq_len]``: the tokens whose prediction matters; ``None``: all.
     """
 
     part: int
@@ -76,11 +89,19 @@ class Batch:
     window: int
     probes: int
     ids: torch.Tensor
+    inputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    counted: torch.Tensor | None = None
 
     @property
     def name(self) -> str:
         """Distinct for every batch of a walk."""
         return f"{self.part}-{self.number}"
+
+    @property
+    def tokens(self) -> list[int]:
+        """How many predictions of each window count."""
+        windows, seq_len = self.ids.shape
+        return [seq_len] * windows if self.counted is None else self.counted.sum(dim=1).tolist()
 
 
 class Forward:
@@ -88,7 +109,7 @@ class Forward:
 
     def __init__(self, skeleton: Skeleton) -> None:
         self._skeleton = skeleton
-        self._calls: dict[tuple[int, ...], list[calls.Call]] = {}  # shape of the ids -> call of each layer
+        self._calls: dict[str | tuple[int, ...], list[calls.Call]] = {}  # by `_key`: call of each layer
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """Input of the first layer, float32 ``[windows, seq_len, hidden]``. ``skeleton.embedding`` must be filled.
@@ -101,7 +122,7 @@ class Forward:
             The states are not finite.
         """
         hidden, made = calls.embed(self._skeleton, batch.ids.to(self._skeleton.device))
-        known = self._calls.setdefault(tuple(batch.ids.shape), made)
+        known = self._calls.setdefault(_key(batch), made)
         for layer, (one, other) in enumerate(zip(known, made, strict=True)):
             if not calls.is_same((one.args, one.kwargs), (other.args, other.kwargs)):
                 raise ModelError(
@@ -112,15 +133,46 @@ class Forward:
         check_finite(hidden, "embedding", batch)
         return hidden
 
+    def enter(self, batch: Batch) -> dict[int, torch.Tensor]:
+        """As `calls.enter`, for a batch with or without `Batch.inputs`; towers must be filled for the former.
+
+        Raises
+        ------
+        ModelError, NumericError
+            As `embed`.
+        DataError
+            The model refuses the inputs.
+        """
+        if not batch.inputs:
+            return {0: self.embed(batch)}
+        skeleton = self._skeleton
+        inputs = {name: values.to(skeleton.device) for name, values in {"input_ids": batch.ids, **batch.inputs}.items()}
+        try:
+            entered, self._calls[_key(batch)] = calls.enter(skeleton, skeleton.causal.base_model, inputs)
+        except (IndexError, RuntimeError, TypeError, ValueError) as cause:  # whatever its own code raises on others
+            raise DataError(
+                f"{type(skeleton.causal).__name__} cannot take it ({cause})",
+                where=f"sample {batch.window}",
+                hint="a sample holds what the processor of this very model returns",
+            ) from cause
+        for layer, states in entered.items():
+            check_finite(states, f"input of layer {layer}", batch)
+        return entered
+
     def call(self, layer: int, batch: Batch) -> calls.Call:
-        """What ``layer`` is called with for ``batch``, which `embed` has seen."""
-        return self._calls[tuple(batch.ids.shape)][layer]
+        """What ``layer`` is called with for ``batch``, which `embed` or `enter` has seen."""
+        return self._calls[_key(batch)][layer]
 
     def layer(self, layer: int, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Output of ``layer``, whose tensors must be filled, for ``hidden`` of the windows of ``batch``."""
         output = calls.run(self._skeleton, layer, hidden, self.call(layer, batch))
         check_finite(output, f"layer {layer}", batch)
         return output
+
+
+def _key(batch: Batch) -> str | tuple[int, ...]:
+    """Batches of text get the same arguments if they have the same shape; those of samples need not."""
+    return batch.name if batch.inputs else tuple(batch.ids.shape)
 
 
 def check_finite(values: torch.Tensor, what: str, batch: Batch) -> None:
@@ -143,7 +195,7 @@ def check_finite(values: torch.Tensor, what: str, batch: Batch) -> None:
         )
 
 
-def check_windows(model: Model, parts: Sequence[Windows], *, seed: int, batch_windows: int) -> None:
+def check_windows(model: Model, parts: Sequence[Windows | Samples], *, seed: int, batch_windows: int) -> None:
     """Refuse windows that ``model`` cannot be run on.
 
     Raises
@@ -159,6 +211,7 @@ def check_windows(model: Model, parts: Sequence[Windows], *, seed: int, batch_wi
             f"probes {probes} and batch_windows {batch_windows} must be positive, seed {seed} not negative"
         )
     for part in parts:
-        if part.ids.ndim != 2 or part.ids.size == 0:
-            raise DataError(f"tokens have shape {list(part.ids.shape)}, expected [windows, seq_len]")
-        check_ids(part.ids, model, "tokens")
+        for ids in part.arrays:
+            if ids.ndim != 2 or ids.size == 0:
+                raise DataError(f"tokens have shape {list(ids.shape)}, expected [windows, seq_len]")
+            check_ids(ids, model, "tokens")

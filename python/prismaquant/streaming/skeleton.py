@@ -7,6 +7,7 @@ the embedding or the head during their turn). Everything is computed in float32,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from torch import nn
 
 from prismaquant.errors import ModelError, NumericError
 from prismaquant.model.mtp import is_of_mtp, mtp_parts
+from prismaquant.model.towers import is_of_tower
 from prismaquant.streaming.experts import packed_parameters
 from prismaquant.streaming.model_class import model_class, read_config
 from prismaquant.streaming.mtp import Mtp
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from prismaquant.model import Linear, Model, TensorInfo
 
 __all__ = ["Skeleton"]
+
+#: What is planted in a buffer, to see whether it is set.
+_UNSET: dict[torch.dtype, float] = {torch.float32: math.nan, torch.int64: torch.iinfo(torch.int64).min}
 
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -39,7 +44,7 @@ class Skeleton:
     Attributes
     ----------
     causal
-        The whole model: hidden states -> logits. What it has beside the language model stays empty.
+        The whole model: hidden states -> logits.
     decoder
         Its decoder: token ids -> hidden states.
     layers, names
@@ -48,6 +53,8 @@ class Skeleton:
         Names of the tensors of each layer, for `filled`.
     mtp, mtp_tensors
         The layer that predicts a further token, if ``model`` has units in it, and the names of its tensors.
+    towers
+        Names of the tensors of vision and audio towers and their projectors, if ``model`` has units in them.
     embedding, head, rest
         Names of the tensors of the embedding, of the output head, and of what is in neither nor in a layer (the final
         norm), for `filled`.
@@ -67,7 +74,8 @@ class Skeleton:
         self.device = torch.device(device)
         self.causal = _build(model)
         self.decoder: nn.Module = self.causal.get_decoder()
-        _fill_buffers(self.causal, self.decoder, self.device, str(model.path))
+        with_towers = any(is_of_tower(model, unit) for unit in model.units)
+        _fill_buffers(self.causal, self.causal if with_towers else self.decoder, self.device, str(model.path))
         prefix = model.architecture.module_name(model.architecture.layers)
         self.layers: list[nn.Module] = list(self.causal.get_submodule(prefix).children())
         self.names = [f"{prefix}.{index}" for index in range(len(self.layers))]
@@ -83,13 +91,15 @@ class Skeleton:
         known = {*self.embedding, *self.head, *(name for names in self.layer_tensors for name in names)}
         decoder = _under(self._name_of(self.decoder), tensors)
         self.rest = tuple(name for name in decoder if name not in known)
+        known.update(self.rest, self.mtp_tensors)
+        self.towers = tuple(name for name in tensors if name not in known) if with_towers else ()
         self.vocabulary = int(self.causal.get_output_embeddings().weight.shape[0])
         self._packed = self._find_packed(state)
         self._shapes = {name: tuple(state[name].shape) for name in self._packed}
         sources = self._find_sources()
         self._stored = {
             name: self._locate(name, sources.get(name, name), state[name])
-            for name in (*known, *self.rest, *self.mtp_tensors)
+            for name in (*known, *self.towers)
             if name not in self._packed
         }
         self._refuse_shared_parameters()
@@ -233,27 +243,27 @@ def _build(model: Model) -> Any:  # transformers is typed in part only
     return causal.eval()
 
 
-def _fill_buffers(causal: Any, decoder: nn.Module, device: torch.device, where: str) -> None:
-    """Give the buffers of ``decoder`` that no checkpoint stores (rotary frequencies, embedding scales) their values.
+def _fill_buffers(causal: Any, part: nn.Module, device: torch.device, where: str) -> None:
+    """Give the buffers of ``part`` that no checkpoint stores (rotary frequencies, embedding scales) their values.
 
-    The model's own initialization sets them, as when transformers loads a model; NaN planted before shows any that it
-    does not set.
+    The model's own initialization sets them, as when transformers loads a model; NaN, or of integers the least one,
+    planted before shows any that it does not set.
     """
     hollow = [
         (f"{prefix}.{name}", module, name)
-        for prefix, module in decoder.named_modules()
+        for prefix, module in part.named_modules()
         for name in sorted(module._non_persistent_buffers_set)
         if module._buffers[name] is not None
     ]
     for full, module, name in hollow:
         buffer = module._buffers[name]
-        if not buffer.is_floating_point():
-            raise ModelError(
-                f"buffer {full!r} has dtype {buffer.dtype}", where=where, hint="only float buffers are known"
-            )
-        module._buffers[name] = torch.full_like(buffer, torch.nan, device="cpu")
+        if buffer.dtype not in _UNSET:
+            known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _UNSET)
+            raise ModelError(f"buffer {full!r} has dtype {buffer.dtype}", where=where, hint=f"known: {known}")
+        module._buffers[name] = torch.full_like(buffer, _UNSET[buffer.dtype], device="cpu")
     causal.initialize_weights()
     for full, module, name in hollow:
-        if not module._buffers[name].isfinite().all():
+        buffer = module._buffers[name]
+        if (buffer.isnan() if buffer.is_floating_point() else buffer == _UNSET[buffer.dtype]).any():
             raise ModelError(f"{type(causal).__name__} leaves buffer {full!r} without a value", where=where)
-        module._buffers[name] = module._buffers[name].to(device)
+        module._buffers[name] = buffer.to(device)

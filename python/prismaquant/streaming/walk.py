@@ -3,7 +3,8 @@
 Two sweeps. Forward, first layer to last: the hidden states that enter each layer are kept. Then logits and residuals
 (`residual`), and backward, last layer to first: each layer is run again from its kept input, this time with gradients.
 A layer's weights are read when its turn comes and dropped after it. A layer that predicts a further token is visited
-between the sweeps, with the residuals of its own predictions.
+between the sweeps, with the residuals of its own predictions; towers at the end, with the gradients in all that they
+gave to the layers.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prismaquant.errors import ModelError
 from prismaquant.files.sensitivity import CacheRange
 from prismaquant.model.kept import NO_LAYER
 from prismaquant.progress import Event, Progress, silent
 from prismaquant.streaming import calls
 from prismaquant.streaming.caches import watch_caches
-from prismaquant.streaming.experts import watch_banks
 from prismaquant.streaming.forward import Batch, Forward, Windows, check_finite, check_windows
+from prismaquant.streaming.gradients import observe_layer, observe_tower
 from prismaquant.streaming.linears import find_banks, find_linears
-from prismaquant.streaming.observation import Observation, watch
+from prismaquant.streaming.observation import Observation
 from prismaquant.streaming.residual import top_gradients
 from prismaquant.streaming.skeleton import Skeleton
 from prismaquant.streaming.spool import Spool
@@ -33,6 +33,7 @@ from prismaquant.streaming.spool import Spool
 if TYPE_CHECKING:
     from prismaquant.model import Model
     from prismaquant.streaming.mtp import Mtp
+    from prismaquant.streaming.samples import Samples
 
 __all__ = ["Visit", "walk"]
 
@@ -44,12 +45,13 @@ class Visit:
     Attributes
     ----------
     layer
-        Index of the layer; `NO_LAYER` for the one that predicts a further token.
+        Index of the layer; `NO_LAYER` for the one that predicts a further token, and for towers.
     batch
         The windows, and the part they are of; those of that layer lack their first token.
     linears
         Name of each Linear of the layer's units -> what it saw; ``tokens = windows of the batch * seq_len``, for an
-        expert those that were routed to it, maybe none.
+        expert those that were routed to it, maybe none. Of towers those that the sample reaches, with its patches or
+        frames as their tokens.
     caches
         What the attentions of the layer would leave in a KV cache.
     """
@@ -70,7 +72,7 @@ class Visit:
 
 def walk(
     model: Model,
-    parts: Sequence[Windows],
+    parts: Sequence[Windows | Samples],
     *,
     seed: int = 0,
     batch_windows: int = 8,
@@ -85,14 +87,14 @@ def walk(
     Parameters
     ----------
     parts
-        What to run it on.
+        What to run it on. `Samples` reach the units of towers, which need them.
     seed
         Fixes the residuals, together with the window's index over all parts and the probe's; not the batch.
     batch_windows
         Windows times probes per run of a layer: memory against speed. Results differ by float rounding only.
     skip
         Layers that are passed without a visit: gradients go through them, nothing else is done. `NO_LAYER` is the one
-        that predicts a further token, which is visited if ``model`` has units in it.
+        that predicts a further token, and the towers; they are visited if ``model`` has units in them.
     show_all
         Indices of the parts on which experts also show the inputs of the tokens that were not routed to them
         (`Observation.all_inputs`): each computes them all.
@@ -112,12 +114,12 @@ def walk(
 
     Notes
     -----
-    Memory: one layer, and what it keeps for its gradients on one batch. The spool holds one float32
+    Memory: one layer, or all towers, and what they keep for their gradients on one batch. The spool holds one float32
     ``[windows, seq_len, hidden]`` per layer and per probe. A consumer may stop early; closing the iterator frees
     everything.
     """
     check_windows(model, parts, seed=seed, batch_windows=batch_windows)
-    first = [sum(len(part.ids) for part in parts[:number]) for number in range(len(parts))]
+    first = [sum(map(len, parts[:number])) for number in range(len(parts))]
     batches = [
         batch for number, part in enumerate(parts) for batch in part.batches(number, first[number], batch_windows)
     ]
@@ -143,6 +145,7 @@ class _Walk:
         self._prefix = model.architecture.layers
         self._linears = find_linears(model, self._skeleton)
         self._banks = find_banks(model, self._skeleton)
+        self._entered: dict[str, list[int]] = {}  # name of each batch -> the layers that something is added in front of
 
     def visits(self) -> Generator[Visit, None, None]:
         skeleton = self._skeleton
@@ -165,6 +168,8 @@ class _Walk:
                         self._report("backward", layer, done)
                         if seen:
                             yield visit
+            if skeleton.towers and NO_LAYER not in self._skip:
+                yield from self._visit_towers()
         finally:
             self._spool.clear()
 
@@ -172,9 +177,13 @@ class _Walk:
         return watch_caches(self._skeleton.layers[layer], layer, f"{self._prefix}.{layer}")
 
     def _embed(self) -> None:
-        with self._skeleton.filled(self._skeleton.embedding):
+        with torch.no_grad(), self._skeleton.filled((*self._skeleton.embedding, *self._skeleton.towers)):
             for batch in self._batches:
-                self._spool.put(_input_of(0, batch), self._forward.embed(batch))
+                entered = self._forward.enter(batch)
+                self._spool.put(_input_of(0, batch), entered.pop(0))
+                self._entered[batch.name] = list(entered)
+                for layer, states in entered.items():
+                    self._spool.put(_added_to(layer, batch), states)
 
     @torch.no_grad()
     def _run(self, layer: int) -> None:
@@ -182,7 +191,10 @@ class _Walk:
         with self._skeleton.filled(self._skeleton.layer_tensors[layer]):
             for number, batch in enumerate(self._batches):
                 hidden = self._spool.get(_input_of(layer, batch)).to(self._skeleton.device)
-                self._spool.put(_input_of(layer + 1, batch), self._forward.layer(layer, hidden, batch))
+                output = self._forward.layer(layer, hidden, batch)
+                if layer + 1 in self._entered[batch.name]:
+                    output += self._spool.take(_added_to(layer + 1, batch)).to(output.device)
+                self._spool.put(_input_of(layer + 1, batch), output)
                 self._report("forward", layer, layer * len(self._batches) + number + 1)
 
     def _top(self) -> None:
@@ -198,6 +210,8 @@ class _Walk:
                         partial(calls.logits, self._skeleton), hidden[number], batch, number
                     )
                     self._progress(Event("head", window + 1, total))
+                if batch.counted is not None:
+                    gradients *= batch.counted.to(gradients.device)[..., None]
                 self._spool.put(_gradients_of(batch), gradients)
 
     def _top_gradients(
@@ -232,73 +246,43 @@ class _Walk:
                     return torch.stack(windows, dim=1)
 
                 run = partial(mtp, start, forward.call(mtp.like, batch))
-                linears, _ = self._observe(NO_LAYER, batch, start, run, gradients_of)
+                linears, banks = self._linears[NO_LAYER], self._banks[NO_LAYER]
+                show_all = batch.part in self._show_all
+                observed, _ = observe_layer(linears, banks, start, run, gradients_of, show_all=show_all)
                 self._progress(Event("mtp", number + 1, len(batches)))
-                yield Visit(NO_LAYER, batch, linears)
+                yield Visit(NO_LAYER, batch, observed)
+
+    def _visit_towers(self) -> Generator[Visit, None, None]:
+        """Visit the towers on the samples, from the gradients in what they gave to the layers."""
+        skeleton, linears = self._skeleton, self._linears[NO_LAYER]
+        batches = [batch for batch in self._batches if batch.inputs]
+        with skeleton.filled((*skeleton.rest, *skeleton.embedding, *skeleton.towers)):
+            for number, batch in enumerate(batches):
+                gradients = [self._spool.take(_gradients_of(batch))]
+                gradients += [self._spool.take(_gradients_in(layer, batch)) for layer in self._entered[batch.name]]
+                start = {name: x.detach().requires_grad_(x.is_floating_point()) for name, x in batch.inputs.items()}
+                run = partial(self._forward.enter, replace(batch, inputs=start))
+                on_device = [each.to(skeleton.device) for each in gradients]
+                observed = observe_tower(linears, run, on_device)
+                self._progress(Event("towers", number + 1, len(batches)))
+                yield Visit(NO_LAYER, batch, observed)
 
     def _backward(self, layer: int, batch: Batch, seen: bool) -> dict[str, Observation]:
         """What the Linears of ``layer`` see, if wanted; replaces the gradients of ``batch`` by those in front of it."""
         start = self._spool.take(_input_of(layer, batch)).to(self._skeleton.device).requires_grad_()
         gradients = self._spool.take(_gradients_of(batch)).to(self._skeleton.device)
         run = partial(self._forward.layer, layer, start, batch)
-        observed, before = self._observe(layer, batch, start, run, lambda _: gradients, seen=seen)
+        linears, banks = (self._linears[layer], self._banks[layer]) if seen else ({}, [])
+        show_all = batch.part in self._show_all
+        observed, before = observe_layer(linears, banks, start, run, lambda _: gradients, show_all=show_all)
         check_finite(before.abs().amax(dim=0), f"gradients of layer {layer}", batch)
+        if layer in self._entered[batch.name]:
+            self._spool.put(_gradients_in(layer, batch), before)
         self._spool.put(_gradients_of(batch), before)
         return observed
 
-    def _observe(
-        self,
-        layer: int,
-        batch: Batch,
-        start: torch.Tensor,
-        run: Callable[[], torch.Tensor],
-        gradients_of: Callable[[torch.Tensor], torch.Tensor],
-        *,
-        seen: bool = True,
-    ) -> tuple[dict[str, Observation], torch.Tensor]:
-        """What the Linears of ``layer`` see, if wanted, and the gradients in ``start``, one per probe.
-
-        Parameters
-        ----------
-        run
-            ``start`` -> output of the layer.
-        gradients_of
-            That output -> the gradients in it, ``[probes, ...]``.
-        """
-        linears, banks = (self._linears[layer], self._banks[layer]) if seen else ({}, [])
-        show_all = batch.part in self._show_all
-        with torch.enable_grad(), watch(linears) as passed, watch_banks(banks, show_all=show_all) as routed:
-            output = run()
-        for name in linears:
-            if name not in passed or passed[name].input[..., 0].numel() != start[..., 0].numel():
-                raise ModelError("does not see every token of its layer once", where=name)
-        for bank in banks:
-            if bank.unit.linears[0].name not in routed:
-                raise ModelError("is not called by its layer", where=bank.unit.name)
-        traffic = passed | routed
-        gradients = gradients_of(output)
-        sources = [*(each.output for each in traffic.values()), start]
-        rows = [output.new_empty((batch.probes, part[..., 0].numel(), part.shape[-1])) for part in sources]
-        for probe in range(batch.probes):
-            more = probe + 1 < batch.probes
-            parts = torch.autograd.grad(output, sources, gradients[probe], retain_graph=more)
-            for row, part in zip(rows, parts, strict=True):
-                row[probe] = _flat(part)
-        before = rows.pop().view(batch.probes, *start.shape)
-        flat = {id(each.input): _flat(each.input.detach()) for each in traffic.values()}
-        observed = {
-            name: Observation(flat[id(each.input)], row, each.weight.detach(), each.positions, each.all_inputs)
-            for (name, each), row in zip(traffic.items(), rows, strict=True)
-        }
-        return observed, before
-
     def _report(self, stage: str, layer: int, done: int) -> None:
         self._progress(Event(stage, done, len(self._skeleton.layers) * len(self._batches), f"layer {layer}"))
-
-
-def _flat(values: torch.Tensor) -> torch.Tensor:
-    """``[tokens, ...]``."""
-    return values.reshape(-1, values.shape[-1])
 
 
 def _input_of(layer: int, batch: Batch) -> str:
@@ -307,6 +291,14 @@ def _input_of(layer: int, batch: Batch) -> str:
 
 def _gradients_of(batch: Batch) -> str:
     return f"gradients-{batch.name}"
+
+
+def _gradients_in(layer: int, batch: Batch) -> str:
+    return f"gradients-in-{layer}-{batch.name}"
+
+
+def _added_to(layer: int, batch: Batch) -> str:
+    return f"added-to-{layer}-{batch.name}"
 
 
 def _next_of(batch: Batch) -> str:

@@ -67,11 +67,13 @@ _VISION: dict[str, Any] = {
     "depth": 1,
     "num_attention_heads": 2,
     "num_heads": 2,
-    "image_size": 28,
+    "image_size": 56,
     "patch_size": 14,
     "out_hidden_size": 64,
     "vision_use_head": False,
+    "deepstack_visual_indexes": [0],
 }
+_IMAGE: dict[str, Any] = {"image_token_id": 5, "video_token_id": 6, "mm_tokens_per_image": 4}
 _EXTRA: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True},
     "deepseek_v3": {
@@ -124,11 +126,13 @@ def build(
     dtype: str = "bfloat16",
     max_shard_size: int | str = "50GB",
     tokenizer: bool = False,
+    vision: dict[str, Any] | None = None,
     **config_overrides: Any,
 ) -> Path:
     """Write a random model of ``architecture`` (a ``model_type``) into ``folder`` and return the folder.
 
     Weights, norms and biases are all random, the same for the same ``seed``; the caller's random state stays.
+    ``vision`` overrides fields of a vision tower.
     ``tokenizer`` adds the tokenizer of the bundled model, and a vocabulary of 4096 to go with it. Everything else
     overrides fields of the configuration; ``layer_types`` has to follow ``num_hidden_layers`` by hand.
     """
@@ -136,10 +140,15 @@ def build(
     config |= config_overrides
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _multimodal(architecture, config) if architecture in MULTIMODAL else _text(architecture, config)
+        model = (
+            _multimodal(architecture, config, vision or {})
+            if architecture in MULTIMODAL
+            else _text(architecture, config)
+        )
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.ndim == 1:  # norms are all ones and biases all zeros, which would hide mistakes
+                # Norms are all ones, biases and Gemma's projection of images all zeros, which would hide mistakes.
+                if parameter.ndim == 1 or not parameter.any():
                     parameter.add_(0.1 * torch.randn_like(parameter))
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
     if tokenizer:
@@ -181,11 +190,11 @@ def _text(architecture: str, config: dict[str, Any]) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **config))
 
 
-def _multimodal(architecture: str, config: dict[str, Any]) -> Any:
+def _multimodal(architecture: str, config: dict[str, Any], overrides: dict[str, Any]) -> Any:
     published = AutoConfig.for_model(architecture)
-    vision = {**_VISION, "model_type": published.vision_config.model_type}
+    vision = {**_VISION, **overrides, "model_type": published.vision_config.model_type}
     text = {**config, "model_type": published.text_config.model_type}
     # One field is looked for at the top.
     tied = {"tie_word_embeddings": config["tie_word_embeddings"]}
-    whole = AutoConfig.for_model(architecture, text_config=text, vision_config=vision, **tied)
+    whole = AutoConfig.for_model(architecture, text_config=text, vision_config=vision, **tied, **_IMAGE)
     return getattr(transformers, MULTIMODAL[architecture])._from_config(whole)

@@ -43,22 +43,35 @@ class LinearErrors:
 
 @dataclass(frozen=True)
 class UnitErrors:
-    """Output errors of the Linears of one unit on one batch of ``windows`` windows, ``tokens`` tokens together."""
+    """Output errors of the Linears of one unit on one batch.
+
+    Attributes
+    ----------
+    tokens, windows
+        Of the batch: ``tokens`` of all ``windows`` together.
+    joint
+        Whether all tokens act on the same predictions, as the patches of an image do: what their errors do together is
+        squared, where that of tokens of text is squared token by token.
+    """
 
     linears: Sequence[LinearErrors]
     tokens: int
     windows: int
+    joint: bool = False
 
     @cached_property
     def products(self) -> torch.Tensor:
-        """``<g, dy>`` of each token, summed over the Linears: float32 ``[tokens, probes, schemes]``."""
+        """``<g, dy>`` of each token, summed over the Linears: float32 ``[tokens, probes, schemes]``.
+
+        If joint, summed over the tokens, too: ``[1, probes, schemes]``.
+        """
         total: torch.Tensor | float = 0.0
         for linear in self.linears:
             # One small product per token: the gradients, the largest array here, are read once for all schemes.
             products = linear.seen.gradients.transpose(0, 1) @ linear.outputs.permute(1, 2, 0)
             total = total + self._of_batch(linear, products)
         assert isinstance(total, torch.Tensor)
-        return total
+        return total.sum(dim=0, keepdim=True) if self.joint else total
 
     def per_window(self, values: torch.Tensor, linear: LinearErrors | None = None) -> torch.Tensor:
         """``values [tokens, ...]`` summed over the tokens of each window: float64 ``[windows, ...]``.
