@@ -9,6 +9,7 @@
     residual     the top: final norm, head, and the sampled residuals that start the gradients
     divergence   how far logits are from those of the source
     observation  what a Linear saw: its input and its output gradients
+    products     bfloat16 where the processor has it
     gradients    the gradients that reach it
     experts      the same for banks of experts, which are run expert by expert
     spool        hidden states and gradients that wait, in memory or in files

@@ -11,6 +11,7 @@ import torch
 
 from prismaquant.errors import ModelError
 from prismaquant.streaming.observation import Traffic
+from prismaquant.streaming.products import Product
 
 if TYPE_CHECKING:
     from prismaquant.model import Linear, Unit
@@ -20,10 +21,11 @@ __all__ = ["Bank", "find_bank", "packed_parameters", "watch_banks"]
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """A unit of experts, and the module that runs them."""
+    """A unit of experts, the module that runs them, and how their weights are multiplied."""
 
     unit: Unit
     module: Any  # transformers gives these classes no common type
+    product: Product = torch.nn.functional.linear
 
     def run(
         self,
@@ -58,14 +60,14 @@ class Bank:
             x = rounded(hidden[positions])
             of_gate, of_up = self.module.gate_up_proj[expert].split([gate.rows, up.rows])
             of_down = self.module.down_proj[expert]
-            made = x @ of_gate.T, x @ of_up.T
+            made = self.product(x, of_gate), self.product(x, of_up)
             inner = rounded(self.module._apply_gate(torch.cat(made, dim=-1)))
-            last = inner @ of_down.T
+            last = self.product(inner, of_down)
             output = output.index_add(0, positions, last * weights[positions, place, None])
             all_inner = None
             if everything is not None:
                 with torch.no_grad():
-                    all_made = everything @ of_gate.T, everything @ of_up.T
+                    all_made = self.product(everything, of_gate), self.product(everything, of_up)
                     all_inner = self.module._apply_gate(torch.cat(all_made, dim=-1))
             traffic[gate.name] = Traffic(x, made[0], of_gate, positions, everything)
             traffic[up.name] = Traffic(x, made[1], of_up, positions, everything)
@@ -82,8 +84,8 @@ def packed_parameters(unit: Unit) -> dict[str, list[Linear]]:
     }
 
 
-def find_bank(module: Any, unit: Unit) -> Bank:
-    """The bank ``unit``, which ``module`` runs.
+def find_bank(module: Any, unit: Unit, product: Product = torch.nn.functional.linear) -> Bank:
+    """The bank ``unit``, which ``module`` runs, with its weights multiplied by ``product``.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def find_bank(module: Any, unit: Unit) -> Bank:
             where=unit.name,
             hint="known are experts of gate, up and down, without biases",
         )
-    return Bank(unit, module)
+    return Bank(unit, module, product)
 
 
 @contextmanager

@@ -143,8 +143,8 @@ class _Walk:
         self._batches, self._seed, self._skip = batches, seed, skip
         self._show_all, self._spool, self._progress = show_all, spool, progress
         self._prefix = model.architecture.layers
-        self._linears = find_linears(model, self._skeleton)
-        self._banks = find_banks(model, self._skeleton)
+        self._linears = find_linears(model, self._skeleton, rounded=True)
+        self._banks = find_banks(model, self._skeleton, rounded=True)
         self._entered: dict[str, list[int]] = {}  # name of each batch -> the layers that something is added in front of
 
     def visits(self) -> Generator[Visit, None, None]:
