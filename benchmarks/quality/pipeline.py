@@ -2,8 +2,9 @@
 
     python benchmarks/quality/pipeline.py MODEL --calibration TEXT --evaluation TEXT [--bpw 4.75,5.0]
 
-For every budget a build that leaves NVFP4's inputs alone, one that quantizes them, and one that leaves them alone for a
-fifth of the operations, each measured on held-out text before and after the polish, by `evaluate`.
+For every budget a build that leaves all inputs alone, one that leaves those of NVFP4 alone, one that quantizes them, and one
+that leaves them alone for a fifth of the operations, each measured on held-out text before and after the polish, by
+`evaluate`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import prismaquant as pq
 
 MENUS = {
+    "NVFP4A16 + FP8A16": {"schemes": ("NVFP4A16", "FP8A16", "BF16")},
     "NVFP4A16 + FP8": {"schemes": ("NVFP4A16", "FP8_DYNAMIC", "BF16")},
     "NVFP4 + FP8": {"schemes": ("NVFP4", "FP8_DYNAMIC", "BF16")},
     "NVFP4 + FP8, a fifth A16": {"activations": "auto", "a16_share": 0.2},
