@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from prismaquant.environment import machine_memory
 from prismaquant.errors import ModelError, RefusedError
 from prismaquant.model.kept import NO_LAYER
+from prismaquant.model.towers import is_of_tower
 from prismaquant.quantity import format_bytes
 from prismaquant.rendering.grams import output_gram_bytes
 
@@ -57,15 +58,17 @@ def states_bytes(model: Model, draw: Draw | SampleDraw, probes: int, price_probe
 def working_bytes(model: Model, layers_held: int = 2) -> int:
     """About what is needed beside the states: the largest layer, so often as it is held in float32, and the Grams."""
     layers: Counter[int] = Counter()
-    gram = bank = 0
+    together: Counter[str] = Counter()  # Grams of a bank, and of all towers
+    gram = 0
     for unit in model.units:
         layers[unit.layer] += 4 * unit.parameters
         for linear in unit.linears:
             gram = max(gram, 4 * linear.columns**2, output_gram_bytes(linear.rows))
-        if unit.experts:  # all of them are in work together
-            bank = max(bank, sum(4 * x.columns**2 + output_gram_bytes(x.rows) for x in unit.linears))
+        if unit.experts or is_of_tower(model, unit):
+            grams = sum(4 * x.columns**2 + output_gram_bytes(x.rows) for x in unit.linears)
+            together[unit.name if unit.experts else ""] += grams
     others = [4 * model.tensors[name].parameters for name in model.passthrough]
-    return _BASE + layers_held * max(*layers.values(), *others, 0) + 5 * gram + bank
+    return _BASE + layers_held * max(*layers.values(), *others, 0) + 5 * gram + max(together.values(), default=0)
 
 
 def fits_in_memory(model: Model, states: int, max_memory: int | None, layers_held: int = 2) -> bool:

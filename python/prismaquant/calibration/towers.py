@@ -120,7 +120,7 @@ def probe_towers(
     threads: int | None = None,
     progress: Progress,
 ) -> Sensitivity:
-    """``measured`` with the units of towers behind its own.
+    """``measured`` with the units of towers behind its own; their statistics take one sampled residual per sample.
 
     Units that no sample reaches (those of a tower for audio, where all samples are images) are left out, and logged.
 
@@ -145,7 +145,7 @@ def probe_towers(
     found = None if entries is None else entries.get(NO_LAYER)
     names = set() if found is None else {unit.name for unit in found.units}
     if found is None or any(lacks(unit, settings) for unit in units if unit.name in names):
-        parts = {"statistics": Samples(draw.statistics, measured.probes)}
+        parts = {"statistics": Samples(draw.statistics)}
         if draw.ranges and any(scheme.activations == "nvfp4" for scheme in settings.menu):
             parts["ranges"] = Samples(draw.ranges)
         if draw.prices:
@@ -158,6 +158,14 @@ def probe_towers(
         )
         with torch_threads(threads), closing(visits):
             found = probe_layer(model, measured.outline, units, visits, list(parts), settings)
+        found = replace(
+            found,
+            units=tuple(replace(unit, tower=True) for unit in found.units),
+            price_sums={
+                name: sums.reshape(len(sums), measured.tower_price_samples, -1).mean(axis=2)  # over the probes
+                for name, sums in found.price_sums.items()
+            },
+        )
         if entries is not None:
             entries.put(NO_LAYER, found)
     if not found.units:
@@ -168,7 +176,7 @@ def probe_towers(
             _LOG.info("%s: no sample reaches it, it stays as it is", unit.name)
     return replace(
         measured,
-        units=(*measured.units, *(replace(unit, tower=True) for unit in found.units)),
+        units=(*measured.units, *found.units),
         fisher_rows=measured.fisher_rows | found.fisher_rows,
         price_sums=measured.price_sums | found.price_sums,
     )

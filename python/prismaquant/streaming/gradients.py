@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -59,8 +59,10 @@ def observe_tower(
     linears: Mapping[str, nn.Linear],
     run: Callable[[], Mapping[int, torch.Tensor]],
     gradients: Sequence[torch.Tensor],
-) -> dict[str, Observation]:
-    """What those of ``linears`` see that anything in the model depends on.
+) -> Iterator[dict[str, Observation]]:
+    """For each probe in turn, what those of ``linears`` see that anything in the model depends on.
+
+    A tower is observed whole: the gradients of all probes at once would take more memory than all else.
 
     Parameters
     ----------
@@ -71,23 +73,35 @@ def observe_tower(
     """
     with torch.enable_grad(), watch(linears) as traffic:
         outputs = list(run().values())
-    rows = _differentiate(outputs, gradients, [each.output for each in traffic.values()])
-    reached = [bool(row.any()) for row in rows]
-    return _observations(
-        {name: each for (name, each), is_reached in zip(traffic.items(), reached, strict=True) if is_reached},
-        [row for row, is_reached in zip(rows, reached, strict=True) if is_reached],
-    )
+    sources = [each.output for each in traffic.values()]
+    probes = len(gradients[0])
+    for probe in range(probes):
+        of_probe = [each[probe : probe + 1] for each in gradients]
+        rows = _differentiate(outputs, of_probe, sources, again=probe + 1 < probes) if sources else []
+        reached = [(name, row) for name, row in zip(traffic, rows, strict=True) if row.any()]
+        yield _observations({name: traffic[name] for name, _ in reached}, [row for _, row in reached])
 
 
 def _differentiate(
-    outputs: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]
+    outputs: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+    sources: Sequence[torch.Tensor],
+    *,
+    again: bool = False,
 ) -> list[torch.Tensor]:
-    """Gradients in each of ``sources``, float32 ``[probes, tokens, width]``; zero where no output depends on it."""
+    """Gradients in each of ``sources``, float32 ``[probes, tokens, width]``; zero where no output depends on it.
+
+    Parameters
+    ----------
+    again
+        Whether there will be other gradients in the same outputs.
+    """
     probes = len(gradients[0])
     rows = [source.new_zeros(probes, source[..., 0].numel(), source.shape[-1]) for source in sources]
     for probe in range(probes):
+        keep = again or probe + 1 < probes
         parts = torch.autograd.grad(
-            outputs, sources, [each[probe] for each in gradients], retain_graph=probe + 1 < probes, allow_unused=True
+            outputs, sources, [each[probe] for each in gradients], retain_graph=keep, allow_unused=True
         )
         for row, part in zip(rows, parts, strict=True):
             if part is not None:

@@ -47,7 +47,8 @@ class Visit:
     layer
         Index of the layer; `NO_LAYER` for the one that predicts a further token, and for towers.
     batch
-        The windows, and the part they are of; those of that layer lack their first token.
+        The windows, and the part they are of; those of that layer lack their first token. Towers are visited once for
+        each probe.
     linears
         Name of each Linear of the layer's units -> what it saw; ``tokens = windows of the batch * seq_len``, for an
         expert those that were routed to it, maybe none. Of towers those that the sample reaches, with its patches or
@@ -253,7 +254,7 @@ class _Walk:
                 yield Visit(NO_LAYER, batch, observed)
 
     def _visit_towers(self) -> Generator[Visit, None, None]:
-        """Visit the towers on the samples, from the gradients in what they gave to the layers."""
+        """Visit the towers on the samples, probe by probe, from the gradients in what they gave to the layers."""
         skeleton, linears = self._skeleton, self._linears[NO_LAYER]
         batches = [batch for batch in self._batches if batch.inputs]
         with skeleton.filled((*skeleton.rest, *skeleton.embedding, *skeleton.towers)):
@@ -263,9 +264,9 @@ class _Walk:
                 start = {name: x.detach().requires_grad_(x.is_floating_point()) for name, x in batch.inputs.items()}
                 run = partial(self._forward.enter, replace(batch, inputs=start))
                 on_device = [each.to(skeleton.device) for each in gradients]
-                observed = observe_tower(linears, run, on_device)
+                for observed in observe_tower(linears, run, on_device):
+                    yield Visit(NO_LAYER, replace(batch, probes=1), observed)
                 self._progress(Event("towers", number + 1, len(batches)))
-                yield Visit(NO_LAYER, batch, observed)
 
     def _backward(self, layer: int, batch: Batch, seen: bool) -> dict[str, Observation]:
         """What the Linears of ``layer`` see, if wanted; replaces the gradients of ``batch`` by those in front of it."""

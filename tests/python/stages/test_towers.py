@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, Gemma3ImageProcessorPil, Gemma3Processor
 
 import prismaquant as pq
 from prismaquant.calibration import Draw, deal, probe
+from prismaquant.calibration.towers import SampleDraw
 from prismaquant.codec import get_codec
 from prismaquant.errors import ArgumentError, DataError, ModelError, StageFileError
 from prismaquant.files.manifest import read as read_manifest
@@ -95,13 +96,10 @@ def test_prices_predict_the_divergence_of_the_language_model(folders: dict[str, 
     source = open_model(folder)
     model = with_towers(source)
     samples = read_samples(image_samples(folder, count), source)
-    towers = deal(model, samples, preview=True, seed=0)
-    ids = np.random.default_rng(0).integers(7, 200, size=(1, 8))
-    draw = Draw(ids, ids[:0], ids[:0])
-    prices = ("directional", "fisher-trace")
-    measured = probe(
-        source, draw, schemes=["FP8A16"], preset="rtn", preview=True, prices=prices, probes=64, towers=towers
-    )
+    towers = SampleDraw(model, samples[:1], (), samples)
+    ids = np.random.default_rng(0).integers(7, 200, size=(2, 8))
+    draw = Draw(ids[:1], ids[:0], ids[1:])
+    measured = probe(source, draw, schemes=["FP8A16"], preset="rtn", price_probes=64, towers=towers)
     found = {unit.name: unit.candidates[0].prices["directional"] for unit in measured.units if unit.tower}
     assert found.keys() == {unit.name for unit in units_of(model)}
     whole = loaded(folder)
@@ -127,7 +125,7 @@ def test_towers_do_not_change_what_layers_see(folders: dict[str, Path]) -> None:
     source = open_model(folders["qwen3_vl"])
     samples = Samples(read_samples(image_samples(folders["qwen3_vl"], 2), source), 2)
     both = list(walk(with_towers(source), [samples]))
-    assert [visit.layer for visit in both] == [1, 1, 0, 0, NO_LAYER, NO_LAYER]
+    assert [visit.layer for visit in both] == [1, 1, 0, 0, *[NO_LAYER] * 4]  # of towers one for each probe
     skipped = list(walk(with_towers(source), [samples], skip=[NO_LAYER]))
     for one, other in zip(both[:4], skipped, strict=True):
         assert all(torch.equal(one.linears[name].gradients, other.linears[name].gradients) for name in other.linears)
@@ -186,6 +184,26 @@ def test_verbs_one_by_one(folders: dict[str, Path], sample_folder: Path, tmp_pat
     renderings = tmp_path / "polished"
     out = pq.export(folder, plan, tmp_path / "out", sensitivity=measured, work_dir=work, renderings=renderings).path
     assert pq.verify(out, source=folder).ok
+
+
+def test_finished_towers_are_not_measured_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    source = open_model(folders["qwen3_vl"])
+    samples = read_samples(image_samples(folders["qwen3_vl"], 4), source)
+    towers = deal(with_towers(source), samples, preview=False, seed=0)
+    ids = np.random.default_rng(0).integers(7, 200, size=(2, 16))
+    found, stages = [], []
+    for _ in range(2):
+        stages.append(set())
+        found.append(
+            probe(
+                source, Draw(ids[:1], ids[:0], ids[1:]), schemes=["NVFP4", "BF16"], preset="rtn", price_probes=2,
+                towers=towers, journal=tmp_path, progress=lambda event: stages[-1].add(event.stage),
+            )
+        )  # fmt: skip
+    assert found[0] == found[1]
+    assert found[0].price_sums.keys() == found[1].price_sums.keys()
+    assert "towers" in stages[0]
+    assert stages[1] == set()
 
 
 def test_units_that_no_sample_reaches_stay_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
