@@ -194,8 +194,8 @@ def _distinct(unit: Unit) -> tuple[Sequence[Linear], int]:
 
 def _misfit(unit: Unit, scheme: Scheme, menu: Menu) -> str | None:
     """Why ``unit`` cannot take ``scheme``: the first reason among its Linears, or an engine; ``None`` if it can."""
-    for fault in list_faults() if unit.experts and unit.name not in menu.pinned else ():
-        if fault.refuses and fault.concerns(scheme.name, unit.name, is_bank=True):
+    for fault in list_faults() if unit.name not in menu.pinned else ():
+        if fault.refuses and fault.concerns(scheme.name, unit.name, is_bank=bool(unit.experts)):
             return str(fault)
     for linear in _distinct(unit)[0]:
         if reason := menu.why_not(linear, scheme):

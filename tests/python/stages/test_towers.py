@@ -219,6 +219,17 @@ def test_units_that_no_sample_reaches_stay_as_they_are(tmp_path: Path, caplog: p
     assert {unit.name for unit in plan.units if unit.name.startswith("model.visual")} == set(names)
 
 
+def test_no_scheme_is_chosen_that_a_reader_refuses(folders: dict[str, Path]) -> None:
+    """SigLIP: transformers does not load 4 bits, vLLM does not quantize the MLP."""
+    folder = folders["gemma3"]
+    measured = pq.probe(folder, tower_data=image_samples(folder, 4), **SMALL)
+    plan = pq.plan(folder, measured, bpw=6.0)
+    schemes = {unit.name.rpartition(".")[2]: unit.scheme for unit in plan.units if "vision_tower" in unit.name}
+    assert set(schemes) == {"qkv_proj", "out_proj", "fc1", "fc2"}
+    assert schemes["fc1"] == schemes["fc2"] == "BF16"
+    assert {schemes["qkv_proj"], schemes["out_proj"]} <= {"FP8_DYNAMIC", "FP8A16", "BF16"}
+
+
 def test_errors_of_towers_and_text_are_independent(folders: dict[str, Path]) -> None:
     measured = pq.probe(folders["gemma3"], tower_data=image_samples(folders["gemma3"], 8), **SMALL)
     schemes = {unit.name: "NVFP4" for unit in measured.units}
