@@ -25,6 +25,7 @@ examples:
   prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-1GB --size 1GB --data calibration.jsonl --work-dir ./work
   prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-4.5 --bpw 4.5 --data chats.jsonl:n=100 --data prose/
   prismaquant quantize ./Llama-3.2-1B -o ./Llama-3.2-1B-FP8 --schemes FP8_DYNAMIC
+  prismaquant quantize ./Qwen3-VL-8B -o ./Qwen3-VL-8B-5.0 --bpw 5 --data prose.txt --tower-data images.jsonl
 """
 
 
