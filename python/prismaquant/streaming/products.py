@@ -6,7 +6,7 @@ notices. It takes less than half of the time (AVX-512), or a small part of it (A
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -28,8 +28,9 @@ _INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether ``device`` is a processor that multiplies bfloat16 itself."""
-    return device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in _INSTRUCTIONS)
+    """Whether ``device`` is a processor that multiplies bfloat16 itself, as far as torch can say; an old one cannot."""
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and any(capabilities.get(name) for name in _INSTRUCTIONS)
 
 
 def product_for(linear: Linear, device: torch.device) -> Product:
