@@ -31,7 +31,7 @@ VERBS = {
     "polish": "solve the units of a plan again, for the inputs that the quantized model gives them",
     "export": "write the checkpoint that a plan describes",
     "verify": "read a written checkpoint back and check it, against its source too",
-    "convert": "a quantized checkpoint becomes a plain one, for engines without the kernels",
+    "convert": "a quantized checkpoint becomes a plain one, a plain one NF4, a recipe that of another tool",
     "serve-cmd": "the vllm serve command for a written checkpoint, and what was not tested",
     "diff": "which units two recipes or checkpoints store differently",
     "eval": "KL divergence, top-1 agreement and perplexity against the source",

@@ -74,7 +74,7 @@ def add_menu(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     menu.add_argument(
         "--target-device",
         metavar="NAME",
-        help="leave out what vLLM does not serve on this device or family, e.g. hopper (default: that of --fit)",
+        help="leave out what vLLM does not serve on this device or family, e.g. hopper (default: that of any --fit)",
     )
     menu.add_argument(
         "--pin",

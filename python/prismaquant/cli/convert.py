@@ -17,6 +17,7 @@ examples:
   prismaquant convert ./Llama-3.2-1B -o ./Llama-3.2-1B-nf4 --to bitsandbytes
   prismaquant convert recipe.json -o recipe.yaml --to llm-compressor
   prismaquant convert ./Llama-3.2-1B-4.75 -o types.txt --to llama.cpp
+  llama-quantize --tensor-type-file types.txt --token-embedding-type bf16 bf16.gguf out.gguf q8_0
 """
 
 

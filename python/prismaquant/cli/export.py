@@ -16,8 +16,8 @@ FUNCTION = "export"
 LONG = True
 EXAMPLES = """\
 examples:
-  prismaquant export ./Llama-3.2-1B --plan recipe.json -o ./Llama-3.2-1B-4.75 --work-dir ./work
   prismaquant export ./Llama-3.2-1B --plan recipe.json -o ./out --work-dir ./work --sensitivity sensitivity.safetensors
+  prismaquant export ./Llama-3.2-1B --plan fp8-everywhere.json -o ./Llama-3.2-1B-FP8
 """
 
 
@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     add_plan(parser)
     parser.add_argument(
-        "--sensitivity", metavar="FILE", help="made by 'prismaquant probe'; needed for schemes with static input scales"
+        "--sensitivity",
+        metavar="FILE",
+        help="made by 'prismaquant probe'; needed for schemes that store the range of inputs: NVFP4, FP8_STATIC",
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--work-dir", metavar="DIR", help="where 'prismaquant probe' kept its renderings")
@@ -44,5 +46,5 @@ def show(report: ExportReport) -> None:
 
     manifest = report.manifest
     show_plan(manifest.plan, manifest.bits_per_parameter)
-    show_polish(manifest.polish)
+    show_polish(manifest.polish, priced=manifest.plan.predicted_kl is not None)
     line(f"{report.path}: {format_bytes(manifest.tensor_bytes)}, written ('prismaquant verify' reads it back)")

@@ -39,7 +39,8 @@ def show_footprint(footprint: Footprint) -> None:
         line(f"KV cache in {footprint.kv} of {sequences}{footprint.context} tokens: {kinds}")
     if footprint.memory is not None and footprint.left is not None:
         line(
-            f"about {format_bytes(footprint.activations)} for activations; of {format_bytes(footprint.memory)} "
+            f"about {format_bytes(footprint.activations)} for activations; of what vLLM takes of "
+            f"{format_bytes(footprint.memory)} "
             + (f"{format_bytes(footprint.left)} are left" if footprint.left >= 0 else "not enough is left")
         )
 
@@ -67,4 +68,5 @@ def show_outlook(outlook: Outlook) -> None:
         ],
     )
     show_footprint(outlook.footprint)
-    line("a plan needs prices: make them with prismaquant probe")
+    if any(place.verdict == "quantized" for place in outlook.places):
+        line("a plan needs prices: make them with prismaquant probe")

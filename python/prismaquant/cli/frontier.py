@@ -1,6 +1,7 @@
 """What every budget buys: the plans that nothing of no more bytes beats, and the knee, where another bit stops paying.
 
-Reads the prices of a sensitivity file and the headers of the model; needs neither torch nor the calibration data."""
+Reads the prices of a sensitivity file and the headers of the model; needs neither torch nor the calibration data. Bytes
+are those of the Linears, as --bpw counts them; --size and --fit count what the folder has beside, too."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def show(found: Frontier) -> None:
     step = max(1, len(found.optima) // _ROWS)
     shown = [*found.optima[:-1:step], found.optima[-1]]
     table(
-        ("bits per weight", "bytes", "predicted KL"),
+        ("bits per weight", "bytes of Linears", "predicted KL"),
         [(f"{point.bpw:.4f}", format_bytes(point.bytes), f"{point.predicted_kl:.4g}") for point in shown],
         left=0,
     )

@@ -20,7 +20,7 @@ LONG = True
 EXAMPLES = """\
 examples:
   prismaquant polish ./Llama-3.2-1B --plan recipe.json --sensitivity s.safetensors --work-dir ./work -o ./polished
-  prismaquant export ./Llama-3.2-1B --plan recipe.json --renderings ./polished -o ./Llama-3.2-1B-4.75
+  prismaquant export ./Llama-3.2-1B --plan recipe.json --sensitivity s.safetensors --renderings ./polished -o ./out
 """
 
 

@@ -74,7 +74,7 @@ def show(report: QuantizeReport) -> None:
         show_validated(report.validated)
     manifest = report.export.manifest
     show_plan(report.plan, manifest.bits_per_parameter)
-    show_polish(manifest.polish)
+    show_polish(manifest.polish, priced=report.plan.predicted_kl is not None)
     if report.work_dir is not None:
         line(f"stage files for other budgets: {report.work_dir} (the checkpoint does not need them)")
     line(f"{report.export.path}: {format_bytes(manifest.tensor_bytes)}, written and verified")

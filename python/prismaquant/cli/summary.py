@@ -39,9 +39,7 @@ def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
     whole = "" if bits_per_parameter is None else f", {bits_per_parameter:.4f} per parameter of the model"
     line(f"{decided.bpw:.4f} bits per weight of the body{whole}")
     if decided.predicted_kl is not None:
-        proof = (
-            "" if decided.lower_bound is None else f" (no plan within the budget is below {decided.lower_bound:.4g})"
-        )
+        proof = "" if decided.lower_bound is None else f" (no plan of no more bytes is below {decided.lower_bound:.4g})"
         error = "" if decided.standard_error is None else f" +- {decided.standard_error:.2g}"
         line(f"predicted KL {decided.predicted_kl:.4g}{error} nats per token{proof}")
     if decided.a16_share:
@@ -53,12 +51,13 @@ def show_plan(decided: Plan, bits_per_parameter: float | None = None) -> None:
         line(f"note: {text}" + (f" [{count} units]" if count > 1 else ""))
 
 
-def show_polish(polish: Polish | None) -> None:
-    """What was measured before and after."""
+def show_polish(polish: Polish | None, *, priced: bool = True) -> None:
+    """What was measured before and after; nothing where there was neither a polish nor prices."""
     from prismaquant.cli.tables import line
 
     if polish is None:
-        line("not polished: the weights are those that were priced")
+        if priced:
+            line("not polished: the weights are those that were priced")
         return
     before, after = (
         f"{kl:.4g}" + ("" if error is None else f" +- {error:.2g}")

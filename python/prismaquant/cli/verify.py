@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prismaquant.cli.common import add_threads, plain
 from prismaquant.errors import VerificationError
+from prismaquant.formats import BF16
 
 if TYPE_CHECKING:
     from prismaquant.exporting.report import VerifyReport
@@ -55,7 +56,8 @@ def show(report: VerifyReport) -> None:
         line(f"error: {failure}")
     compared = "compared to its source" if report.source_compared else "not compared to a source (--source)"
     outcome = "ok" if report.ok else f"{len(report.failures)} errors"
-    line(f"{report.path}: {outcome}, {len(report.linears)} Linears decoded, {compared}")
+    quantized = sum(check.scheme != BF16 for check in report.linears)
+    line(f"{report.path}: {outcome}, {len(report.linears)} Linears decoded, {quantized} of them quantized, {compared}")
 
 
 def _decibels(snr: float) -> str:

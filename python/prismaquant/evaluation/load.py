@@ -63,7 +63,8 @@ def load(folder: Path) -> PreTrainedModel:
             raise MissingExtraError(
                 f"transformers cannot load it ({cause})",
                 where=str(folder),
-                hint="install the packages with: pip install 'prismaquant-cpp[eval]'",
+                hint="install what it names with: pip install "
+                + ("bitsandbytes" if "bitsandbytes" in str(cause) else "'prismaquant-cpp[eval]'"),
             ) from cause
         except Exception as cause:  # every error there is, depending on what is wrong with the folder
             raise _unusable("cannot load it", folder, cause) from cause

@@ -237,7 +237,7 @@ def _input_scales(model: Model, scheme_of: dict[str, str], sensitivity: Sensitiv
         raise RefusedError(
             f"{scheme_of[units[0].name]} stores the range of the inputs, which only a sensitivity knows",
             where=units[0].name,
-            hint="give the sensitivity of this model (made by probe), or plan without this scheme",
+            hint="give the sensitivity that probe made (--sensitivity), or plan without this scheme",
         )
     if sensitivity.model != model.fingerprint:
         raise StageFileError(

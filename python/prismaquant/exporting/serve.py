@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prismaquant.errors import ModelError
 from prismaquant.exporting.checks.folder import Folder, read_folder
@@ -13,6 +15,7 @@ from prismaquant.files import manifest
 from prismaquant.files.plan import Plan
 from prismaquant.model.architectures import find_architecture
 from prismaquant.model.folder import CONFIG
+from prismaquant.model.kv_cache import longest_context
 
 __all__ = ["ServeCommand", "serve_command"]
 
@@ -80,7 +83,11 @@ def serve_command(
     has_tower = any(key.endswith("_config") and key.startswith(("vision", "audio")) for key in folder.config)
     if has_tower and text_only:
         arguments += ["--limit-mm-per-prompt", '{"image": 0, "video": 0, "audio": 0}']
-    notes = (*_faults(plan), *_untested(fitted is not None, further, kv, has_scales=folder.has_cache_scheme))
+    notes = (
+        *_faults(plan),
+        *_too_long(folder, context),
+        *_untested(plan is None or fitted is not None, further, kv, has_scales=folder.has_cache_scheme),
+    )
     return ServeCommand(tuple(arguments), notes)
 
 
@@ -91,11 +98,16 @@ def _plan(folder: Folder) -> Plan | None:
 
 def _further_layers(folder: Folder) -> int:
     """How many layers predict further tokens (MTP)."""
-    try:
-        config = find_architecture(folder.config, CONFIG).text_config(folder.config)
-    except ModelError:  # of an architecture that has no entry
-        config = folder.config
+    config = _text_config(folder)
     return next((config[name] for name in _FURTHER_LAYERS if isinstance(config.get(name), int)), 0)
+
+
+def _text_config(folder: Folder) -> Mapping[str, Any]:
+    """The fields of the language model."""
+    try:
+        return find_architecture(folder.config, CONFIG).text_config(folder.config)
+    except ModelError:  # of an architecture that has no entry
+        return folder.config
 
 
 def _faults(plan: Plan | None) -> list[str]:
@@ -104,6 +116,13 @@ def _faults(plan: Plan | None) -> list[str]:
         for fault in list_faults()
         if plan is not None and any(fault.concerns(unit.scheme, unit.name, is_bank=unit.is_bank) for unit in plan.units)
     ]
+
+
+def _too_long(folder: Folder, context: int | None) -> list[str]:
+    made_for = longest_context(_text_config(folder))
+    if context is None or made_for is None or context <= made_for:
+        return []
+    return [f"the model was made for up to {made_for} tokens: vLLM refuses a context of {context}"]
 
 
 def _untested(fitted: bool, further: int, kv: str | None, *, has_scales: bool) -> list[str]:

@@ -169,12 +169,12 @@ _GGUF_TYPES = {
 
 
 def _llama_cpp(plan: Plan) -> str:
-    """Arguments of ``llama-quantize``, one per line, each a regular expression for the name of a tensor."""
+    """What ``llama-quantize --tensor-type-file`` reads: in each line an expression for names of tensors, and a type."""
     lines: dict[str, str] = {}
     for unit in plan.units:
         for linear in unit.linears:
             lines[f"^{_gguf_name(linear)}[.]weight$"] = _GGUF_TYPES[unit.scheme]
-    return "".join(f"--tensor-type '{name}={type}'\n" for name, type in lines.items())
+    return "".join(f"{name}={type}\n" for name, type in lines.items())
 
 
 def _gguf_name(linear: str) -> str:

@@ -115,7 +115,7 @@ def check_budget(budget: Budget, units: Sequence[UnitOptions], *, alone: bool = 
             "the model in BF16 fits without quantization",
             minimum=minimum,
             maximum=maximum,
-            hint="ask for less, or use the source as it is",
+            hint="use the source as it is, or ask for less (bpw, size)",
         )
 
 
@@ -146,7 +146,7 @@ def _forced(units: Sequence[UnitOptions], budget: Budget) -> str:
     for scheme, entries in by_scheme.items():
         forced = [entry.unit.name for entry in entries if entry.misfits]
         pinned = [entry.unit.name for entry in entries if entry.pinned]
-        text = f"{len(entries)} units need {sum(e.smallest.bytes for e in entries)} bytes in {scheme}"
+        text = f"{sum(e.smallest.bytes for e in entries)} bytes are of units in {scheme}"
         if forced:
             text += f" ({len(forced)} of them because nothing smaller fits their shape: {_some(forced)})"
         if pinned:

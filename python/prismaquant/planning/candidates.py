@@ -106,7 +106,9 @@ def check_sensitivity(sensitivity: Sensitivity, model: Model, *, price: str, pre
             hint=f"plan with preset={sensitivity.preset!r}, or probe again with preset={preset!r}",
         )
     if price not in sensitivity.prices:
-        raise unknown_name("price", price, sensitivity.prices)
+        error = unknown_name("price", price, sensitivity.prices)
+        error.add_note("these are the prices of this sensitivity; probe adds others (--prices)")
+        raise error
 
 
 def with_measured(model: Model, sensitivity: Sensitivity) -> Model:

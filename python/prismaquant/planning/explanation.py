@@ -238,5 +238,7 @@ def _asked(units: Sequence[UnitExplanation], name: str | None) -> tuple[UnitExpl
     if not found:
         names = [known for unit in units for known in (unit.name, *unit.linears)]
         near = difflib.get_close_matches(name, dict.fromkeys(names), n=3, cutoff=0.5)
-        raise ArgumentError(f"unknown unit {name!r}", hint=f"near: {', '.join(near)}" if near else f"as {names[0]}")
+        raise ArgumentError(
+            f"unknown unit {name!r}", hint=f"near: {', '.join(near)}" if near else f"they look like {names[0]}"
+        )
     return found

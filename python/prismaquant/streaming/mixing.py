@@ -98,7 +98,8 @@ def _too_short(source: Source, packed: Packed, count: int) -> DataError:
     has = "is empty" if packed.tokens == 0 else f"has {packed.tokens} tokens"
     if packed.tokens >= needed:  # several files, each with a tail that fills no window
         has += f", of which {packed.windows.size - packed.with_bos} fill windows"
-    hint = f"{count} windows of {seq_len} were asked for" + (" (one is the BOS token)" if packed.adds_bos else "")
+    bos = " (one is the BOS token)" if packed.adds_bos else ""
+    hint = f"{count} windows of {seq_len} tokens{bos} are drawn; name more text, or ask for fewer or shorter ones"
     if source.name == DEFAULT:
         hint = f"the built-in text has {len(packed.windows)} windows of {seq_len}; name text of your own (--data FILE)"
     return DataError(

@@ -73,8 +73,8 @@ def test_below_the_minimum_says_the_minimum_and_what_forces_it():
     bits = 8 * (quantized + kept) / (64 * 152)
     text = str(caught.value)
     assert f"4 bpw is below the minimum of {bits:.4f} bpw ({quantized + kept} bytes of the units)" in text
-    assert f"1 units need {quantized} bytes in NVFP4A16" in text
-    assert f"1 units need {kept} bytes in BF16 (1 of them because nothing smaller fits their shape: u1)" in text
+    assert f"{quantized} bytes are of units in NVFP4A16" in text
+    assert f"{kept} bytes are of units in BF16 (1 of them because nothing smaller fits their shape: u1)" in text
 
 
 def test_the_minimum_that_is_named_works():

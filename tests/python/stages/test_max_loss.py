@@ -60,7 +60,7 @@ def test_pins_that_force_a_budget_to_fail_are_named():
     with pytest.raises(BudgetError) as caught:
         plan(model, sensitivity, bpw=5, schemes=["NVFP4A16"], pins=["u1=BF16"])
     text = str(caught.value)
-    assert "1 units need 16384 bytes in BF16 (1 of them because they are pinned to it: u1)" in text
+    assert "16384 bytes are of units in BF16 (1 of them because they are pinned to it: u1)" in text
     assert text.endswith("or unpin u1")
     least = float(re.search(r"at least bpw ([0-9.]+)", text)[1])
     assert plan(model, sensitivity, bpw=least, schemes=["NVFP4A16"], pins=["u1=BF16"]).units[1].scheme == "BF16"

@@ -246,6 +246,6 @@ def test_llama_cpp_has_a_word_for_the_head_alone(model: Model, written: Path, tm
     recipe = tmp_path / "recipe.json"
     pq.plan(tiny_llama, schemes=["FP8_DYNAMIC"], pins=["lm_head=FP8"], out=recipe)
     lines = pq.convert(recipe, tmp_path / "lines", to="llama.cpp").read_text()
-    assert "--tensor-type '^output[.]weight$=q8_0'" in lines
+    assert "^output[.]weight$=q8_0\n" in lines
     with pytest.raises(ArgumentError, match=r"nothing is known of what GGUF calls mtp"):
         pq.convert(written, tmp_path / "more", to="llama.cpp")

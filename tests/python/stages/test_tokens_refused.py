@@ -22,10 +22,14 @@ def model() -> Model:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "", r"is empty, 60 tokens are needed; 4 windows of 16 were asked for \(one is the BOS token\)"),
+        (
+            "a.txt",
+            "",
+            r"is empty, 60 tokens are needed; 4 windows of 16 tokens \(one is the BOS token\) are drawn; name more",
+        ),
         ("a.jsonl", "\n", "is empty, 60 tokens are needed"),
         ("a.txt", "Too short.", r"has \d tokens, 60 are needed"),
-        ("a.npy", np.arange(63), "has 63 tokens, 64 are needed; 4 windows of 16 were asked for$"),
+        ("a.npy", np.arange(63), "has 63 tokens, 64 are needed; 4 windows of 16 tokens are drawn; name more text"),
         ("a.npy", np.zeros((3, 16), int), "has 48 tokens, 64 are needed"),
         ("a.npy", np.zeros((0, 16), int), "is empty, 64 tokens are needed"),
         ("a.npy", np.zeros((8, 12), int), "holds windows of 12 tokens, asked for were 16; ask for seq_len 12"),

@@ -71,8 +71,8 @@ _VISION: dict[str, Any] = {
     "patch_size": 14,
     "out_hidden_size": 64,
     "vision_use_head": False,
-    "deepstack_visual_indexes": [0],
 }
+_VISION_EXTRA: dict[str, dict[str, Any]] = {"qwen3_vl": {"deepstack_visual_indexes": [0]}}
 _IMAGE: dict[str, Any] = {"image_token_id": 5, "video_token_id": 6, "mm_tokens_per_image": 4}
 _EXTRA: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True},
@@ -192,7 +192,8 @@ def _text(architecture: str, config: dict[str, Any]) -> Any:
 
 def _multimodal(architecture: str, config: dict[str, Any], overrides: dict[str, Any]) -> Any:
     published = AutoConfig.for_model(architecture)
-    vision = {**_VISION, **overrides, "model_type": published.vision_config.model_type}
+    extra = _VISION_EXTRA.get(architecture, {})
+    vision = {**_VISION, **extra, **overrides, "model_type": published.vision_config.model_type}
     text = {**config, "model_type": published.text_config.model_type}
     # One field is looked for at the top.
     tied = {"tie_word_embeddings": config["tie_word_embeddings"]}
