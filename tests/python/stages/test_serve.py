@@ -43,6 +43,19 @@ def test_what_it_was_planned_for_is_in_the_command(tmp_path):
     ]
 
 
+def test_a_context_that_the_model_was_not_made_for_is_told(tmp_path):
+    out = _written(tmp_path, ["FP8_DYNAMIC"], max_position_embeddings=128)
+    assert not any("made for up to" in note for note in pq.serve_command(out, context=128).notes)
+    assert "made for up to 128 tokens: vLLM refuses a context of 129" in " ".join(
+        pq.serve_command(out, context=129).notes
+    )
+
+
+def test_a_folder_without_a_plan_is_not_said_to_have_one(tmp_path):
+    source = build("llama", tmp_path / "source")
+    assert not any("the plan was" in note for note in pq.serve_command(source).notes)
+
+
 def test_known_faults_are_told(tmp_path):
     out = _written(tmp_path, ["MXFP8A16", "BF16"])
     assert any(note.startswith("vLLM up to 0.33 quantizes the activations") for note in pq.serve_command(out).notes)
