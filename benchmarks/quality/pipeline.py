@@ -3,8 +3,8 @@
     python benchmarks/quality/pipeline.py MODEL --calibration TEXT --evaluation TEXT [--bpw 4.75,5.0]
 
 For every budget a build that leaves all inputs alone, one that leaves those of NVFP4 alone, one that quantizes them,
-and one that leaves them alone for a fifth of the operations, each measured on held-out text before and after the polish,
-by `evaluate`.
+and one that leaves them alone for a fifth of the operations, each measured on held-out text before and after the
+polish, by `evaluate`.
 """
 
 from __future__ import annotations
