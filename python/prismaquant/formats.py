@@ -202,7 +202,8 @@ def _columns_misfit(format: str, columns: int) -> str | None:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> FormatError:
     """The error for a name that does not exist: lists the known ones and the nearest."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name).lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    begun = [n.lower() for n in names if n.lower().startswith(str(name).lower())]
+    near = begun or difflib.get_close_matches(str(name).lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     nearest = next((n for n in names if near and n.lower() == near[0]), None)
     return FormatError(
         f"unknown {kind} {name!r}",

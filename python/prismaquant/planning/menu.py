@@ -79,7 +79,8 @@ class Menu:
             Note(
                 "weight-only",
                 "",
-                f"{name} is served with 16-bit activations on {self.device.name}: its price is too high",
+                f"{name} is served with 16-bit activations on {self.device.name}: its price counts rounded inputs, and "
+                "is too high",
             )
             for name in self.names
             if name in self.device.family.weight_only

@@ -62,7 +62,7 @@ def test_what_a_device_serves_with_other_activations_is_noted():
         target_device="ampere",
     )
     assert [note.text for note in made.notes] == [
-        "FP8_DYNAMIC is served with 16-bit activations on ampere: its price is too high"
+        "FP8_DYNAMIC is served with 16-bit activations on ampere: its price counts rounded inputs, and is too high"
     ]
 
 
