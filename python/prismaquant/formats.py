@@ -157,7 +157,10 @@ def format_info(name: str) -> FormatInfo:
     from prismaquant import _core
 
     if name not in (known := list_formats()):
-        raise unknown_name("format", name, known)
+        error = unknown_name("format", name, known)
+        if name in list_schemes():
+            error.add_note(f"{name} is a scheme; its weights are of the format {get_scheme(name).weight_format!r}")
+        raise error
     return FormatInfo(**_core.format_info(name))
 
 

@@ -157,8 +157,9 @@ def test_formats_that_it_does_not_store(format: str) -> None:
 
 
 def test_an_unknown_format() -> None:
-    with pytest.raises(FormatError, match=r"unknown format 'NVFP4'; .* did you mean 'nvfp4'\?"):
+    with pytest.raises(FormatError, match=r"unknown format 'NVFP4'; .* did you mean 'nvfp4'\?") as caught:
         Quantized.from_compressed_tensors({}, "NVFP4")
+    assert caught.value.__notes__ == ["NVFP4 is a scheme; its weights are of the format 'nvfp4'"]
 
 
 def test_a_transposed_matrix_is_stored_with_its_groups_along_the_rows() -> None:
