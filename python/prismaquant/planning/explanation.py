@@ -121,7 +121,7 @@ def explain(
     """
     if plan.price is None:
         raise ArgumentError("the plan was made without prices", hint="plan with a sensitivity and a budget")
-    model = with_measured(with_pinned(model, plan.pins), sensitivity)
+    model = with_pinned(with_measured(model, sensitivity), plan.pins)
     menu = menu_of(
         model, schemes=plan.menu or DEFAULT_MENU, activations="auto", a16_share=plan.a16_limit, pins=plan.pins
     )

@@ -91,7 +91,7 @@ def frontier(
 
     if points < 2:
         raise ArgumentError(f"points is {points}, expected at least 2")
-    model = with_measured(with_pinned(model, request.pins), sensitivity)
+    model = with_pinned(with_measured(model, sensitivity), request.pins)
     menu = Question.of(model, request).menu
     units = priced_units(model, sensitivity, menu, request.price, request.preset or sensitivity.preset)
     items = items_of(units)

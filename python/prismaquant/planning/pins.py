@@ -70,19 +70,28 @@ def with_pinned(model: Model, pins: Sequence[str]) -> Model:
     Raises
     ------
     ArgumentError
-        A pin names nothing that can be quantized; says why, or what is near.
+        A pin names nothing that can be quantized (says why, or what is near), or gives a unit that was not measured a
+        scheme that stores the range of its inputs.
     FormatError
         A scheme does not exist.
     """
     if not pins:
         return model
-    added: dict[str, Unit] = {}
+    added: dict[str, tuple[Unit, Pin]] = {}
+    measured = {unit.name for unit in model.units}
     for pin in _read(pins):
         found = pin.among((*model.units, *model.kept_units))
         if not found:
             raise _unknown(model, pin)
-        added |= {unit.name: unit for unit in found if unit.layer == NO_LAYER}
-    return model.with_units(added.values())
+        added |= {unit.name: (unit, pin) for unit in found if unit.name not in measured}
+    for unit, pin in added.values():
+        if pin.scheme.input_scale:
+            why = f"{pin.scheme.name} stores the range of the inputs, which nobody has seen"
+            raise ArgumentError(
+                f"pin {pin.text!r}: {unit.name}: {why}",
+                hint="pin it to another scheme, or have it measured (--mtp, --tower-data)",
+            )
+    return model.with_units(unit for unit, _ in added.values())
 
 
 def pinned_schemes(model: Model, pins: Sequence[str], menu: Menu) -> dict[str, Scheme]:
@@ -125,11 +134,9 @@ def _read(pins: Sequence[str]) -> tuple[Pin, ...]:
 
 
 def why_not_kept(unit: Unit, scheme: Scheme) -> str | None:
-    """What a unit of no decoder layer cannot take: nobody saw its inputs, or a reader refuses it."""
+    """Why a reader refuses a unit of no decoder layer in ``scheme``."""
     if unit.layer != NO_LAYER:
         return None
-    if scheme.input_scale:
-        return f"{scheme.name} stores the range of the inputs, which a probe sees of layers only"
     faults = (fault for fault in list_faults() if fault.refuses and fault.concerns(scheme.name, unit.name))
     return next(map(str, faults), None)
 

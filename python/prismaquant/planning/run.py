@@ -53,9 +53,9 @@ def plan(model: Model, sensitivity: Sensitivity | None, request: Request) -> Pla
     BudgetError
         Below the smallest plan, or above the model in BF16; carries both as ``minimum`` and ``maximum``.
     """
-    model = with_pinned(model, request.pins)
     if sensitivity is not None:
         model = with_measured(model, sensitivity)
+    model = with_pinned(model, request.pins)
     if not model.units:
         raise ModelError("has no Linear that can be quantized", where=str(model.path))
     preset = request.preset or (DEFAULT_PRESET if sensitivity is None else sensitivity.preset)

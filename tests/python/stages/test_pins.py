@@ -133,7 +133,7 @@ def priced(model: Model) -> pq.Sensitivity:
         ("model.language_model.embed_tokens=W4A16", "embed_tokens.weight cannot be quantized .embedding: transformers"),
         ("*.conv1d=FP8", "conv1d.weight cannot be quantized .kept by the architecture entry"),
         ("*.input_layernorm=FP8", "cannot be quantized .no matrix.; beside the layers these can be: "),
-        ("lm_head=FP8_STATIC", "lm_head: FP8_STATIC stores the range of the inputs, which a probe sees of layers only"),
+        ("lm_head=FP8_STATIC", "lm_head: FP8_STATIC stores the range of the inputs, which nobody has seen"),
         ("lm_head=NVFP4", "lm_head: NVFP4 stores the range of the inputs"),
         ("lm_haed=FP8", "names no unit and no Linear; near: lm_head"),
     ],

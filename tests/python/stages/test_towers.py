@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +176,11 @@ def test_verbs_one_by_one(folders: dict[str, Path], sample_folder: Path, tmp_pat
     assert {each.scheme for each in more.units[-1].candidates} == {*menu, "FP8A16"}
     with pytest.raises(StageFileError, match="another tower_data"):
         pq.probe(folder, **{**settings, "tower_data": None, "work_dir": None})
-    plan = pq.plan(folder, measured, bpw=7.0, pins=["model.visual.merger.linear_fc2=BF16"])
-    assert next(unit.scheme for unit in plan.units if unit.name == "model.visual.merger.linear_fc2") == "BF16"
+    pins = ["model.visual.merger.linear_fc2=NVFP4"]  # its inputs were seen
+    plan = pq.plan(folder, measured, bpw=7.0, pins=pins)
+    assert next(unit.scheme for unit in plan.units if unit.name == "model.visual.merger.linear_fc2") == "NVFP4"
+    with pytest.raises(ArgumentError, match="NVFP4 stores the range of the inputs, which nobody has seen"):
+        pq.plan(folder, replace(measured, units=measured.units[: -len(towers)]), bpw=7.0, pins=pins)
     assert pq.frontier(folder, measured, points=3).vertices
     assert pq.explain(folder, plan, measured, unit="model.visual.merger.linear_fc1").units[0].agreement is not None
     polished = pq.polish(folder, plan, tmp_path / "polished", sensitivity=measured, work_dir=work)

@@ -9,14 +9,15 @@ from prismaquant.files.plan import Plan, PlannedUnit
 from prismaquant.files.sensitivity import LinearSensitivity, Sensitivity, UnitSensitivity
 from prismaquant.formats import BF16, get_scheme, stored_bytes, why_not
 from prismaquant.model import Model, Unit
+from prismaquant.model.kept import NO_LAYER
 from prismaquant.planning.pins import why_not_kept
 
 __all__ = ["cycled", "fits", "mixed", "plan_of", "sensitivity_of", "spread"]
 
 
 def fits(scheme: str, unit: Unit) -> bool:
-    """Whether ``unit`` can be planned in ``scheme``."""
-    if why_not_kept(unit, get_scheme(scheme)):
+    """Whether ``unit`` can be planned in ``scheme``, without having been measured if it lies in no layer."""
+    if why_not_kept(unit, get_scheme(scheme)) or (unit.layer == NO_LAYER and get_scheme(scheme).input_scale):
         return False
     return not any(why_not(get_scheme(scheme), linear.rows, linear.columns) for linear in unit.linears)
 
