@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,8 @@ def enter(
     Raises
     ------
     ModelError
-        If a layer gets an object that could carry state to other layers, or not every layer is called once, in order.
+        If a layer gets an object that could carry state to other layers, not every layer is called once, in order, or
+        something is added behind the last one.
     """
     entered: dict[int, torch.Tensor] = {}
     calls: list[Call] = []
@@ -96,7 +97,17 @@ def enter(
         returned.append(torch.zeros_like(hidden_states))  # so that the next layer gets what was added, and no more
         return returned[-1]
 
-    with _replaced(skeleton.layers, record):
+    def check_last(norm: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and returned and args[0] is not returned[-1]:
+            raise ModelError(
+                "does not get what the last layer returns",
+                where=f"the norm of {type(skeleton.decoder).__name__}",
+                hint="models that add something behind their last layer cannot be walked layer by layer",
+            )
+
+    norm = getattr(skeleton.decoder, "norm", None)
+    watched = norm.register_forward_pre_hook(check_last) if isinstance(norm, nn.Module) else nullcontext()
+    with _replaced(skeleton.layers, record), watched:
         model(**inputs, use_cache=False)
     if order != list(range(len(skeleton.layers))):
         raise ModelError(f"{type(skeleton.decoder).__name__} calls its layers in the order {order}")

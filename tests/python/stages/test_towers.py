@@ -234,6 +234,14 @@ def test_no_scheme_is_chosen_that_a_reader_refuses(folders: dict[str, Path]) -> 
     assert {schemes["qkv_proj"], schemes["out_proj"]} <= {"FP8_DYNAMIC", "FP8A16", "BF16"}
 
 
+def test_what_a_tower_adds_behind_the_last_layer_is_refused(tmp_path: Path) -> None:
+    """As Qwen3-VL does with more features than layers, which no published one has."""
+    vision = {"depth": 2, "num_hidden_layers": 2, "deepstack_visual_indexes": [0, 1]}
+    folder = build("qwen3_vl", tmp_path / "model", tokenizer=True, vision=vision)
+    with pytest.raises(ModelError, match="does not get what the last layer returns"):
+        pq.probe(folder, tower_data=image_samples(folder, 4), **SMALL)
+
+
 def test_errors_of_towers_and_text_are_independent(folders: dict[str, Path]) -> None:
     measured = pq.probe(folders["gemma3"], tower_data=image_samples(folders["gemma3"], 8), **SMALL)
     schemes = {unit.name: "NVFP4" for unit in measured.units}
