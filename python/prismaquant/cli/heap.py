@@ -9,11 +9,11 @@ import sys
 __all__ = ["map_large_arrays"]
 
 _M_MMAP_THRESHOLD = -3
-_LARGE = 8 << 20
+_LARGE = 4 << 20
 
 
 def map_large_arrays() -> None:
-    """Have every array of 8 MiB and more mapped by itself, and given back when it is freed.
+    """Have every array of 4 MiB and more mapped by itself, and given back when it is freed.
 
     glibc raises that size to 32 MiB when it sees such arrays freed. What is below comes from the heaps of the threads
     then, and stays there in pieces: the peak of a probe grew with the number of layers, by chance. The setting holds
