@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoProcessor
-
 from prismaquant.errors import DataError, MissingExtraError, ModelError
 from prismaquant.streaming.documents import read_records
 
@@ -31,6 +29,8 @@ def process(path: Path, folder: Path) -> dict[str, Any]:
     MissingExtraError
         The processor needs a package that is not installed.
     """
+    from transformers import AutoProcessor  # takes more than a second, which text alone need not wait for
+
     try:
         load: Any = AutoProcessor.from_pretrained  # transformers is typed in part only
         processor = load(folder, local_files_only=True, trust_remote_code=False)
