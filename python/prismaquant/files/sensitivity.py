@@ -266,14 +266,13 @@ class Sensitivity(Document):
         tower = next(each.tower for each in self.units if each.name == unit)
         return [self._error(of_candidate.astype(float), tower) for of_candidate in sums]
 
-    def tokens_priced(self, unit: UnitSensitivity) -> int:
-        """What `price_sums` of ``unit``, summed over the windows, are divided by."""
-        return self.tower_price_tokens if unit.tower else self.price_tokens
+    def tokens_priced(self, tower: bool) -> int:
+        """What `price_sums` of units of a ``tower``, or of others, summed over the windows, are divided by."""
+        return self.tower_price_tokens if tower else self.price_tokens
 
     def _error(self, sums: Any, tower: bool) -> float:
         """Of what ``sums [windows]`` add up to per token."""
-        tokens = self.tower_price_tokens if tower else self.price_tokens
-        return float(sums.std(ddof=1) * math.sqrt(len(sums)) / tokens)
+        return float(sums.std(ddof=1) * math.sqrt(len(sums)) / self.tokens_priced(tower))
 
     def __repr__(self) -> str:
         return f"Sensitivity({len(self.units)} units, {self.tokens} tokens, prices {', '.join(self.prices)})"

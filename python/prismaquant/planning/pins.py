@@ -78,12 +78,12 @@ def with_pinned(model: Model, pins: Sequence[str]) -> Model:
     if not pins:
         return model
     added: dict[str, tuple[Unit, Pin]] = {}
-    measured = {unit.name for unit in model.units}
+    present = {unit.name for unit in model.units}
     for pin in _read(pins):
         found = pin.among((*model.units, *model.kept_units))
         if not found:
             raise _unknown(model, pin)
-        added |= {unit.name: (unit, pin) for unit in found if unit.name not in measured}
+        added |= {unit.name: (unit, pin) for unit in found if unit.name not in present}
     for unit, pin in added.values():
         if pin.scheme.input_scale:
             why = f"{pin.scheme.name} stores the range of the inputs, which nobody has seen"

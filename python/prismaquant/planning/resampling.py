@@ -45,7 +45,7 @@ def resampled_items(
         schemes = [candidate.scheme for candidate in unit.candidates]
         rows = [schemes.index(option.scheme) if option.scheme in schemes else -1 for option in entry.options]
         known = np.vstack([sums.astype(np.float64), np.zeros(sums.shape[1])])  # the weight itself costs nothing
-        resampled.append(np.maximum(known[rows] @ draws[unit.tower], 0) / sensitivity.tokens_priced(unit))
+        resampled.append(np.maximum(known[rows] @ draws[unit.tower], 0) / sensitivity.tokens_priced(unit.tower))
     sizes = [[option.bytes for option in entry.options] for entry in units]
     for number in range(resamples):
         yield [
