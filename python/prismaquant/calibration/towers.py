@@ -86,6 +86,8 @@ class SampleDraw:
 def deal(model: Model, samples: Sequence[Sample], *, preview: bool, seed: int) -> SampleDraw:
     """A quarter for the prices, a sixteenth for the ranges of inputs if there are enough, the others for statistics.
 
+    Two for the prices if there are three or more: one alone says nothing of their errors.
+
     Raises
     ------
     DataError
@@ -98,7 +100,7 @@ def deal(model: Model, samples: Sequence[Sample], *, preview: bool, seed: int) -
             where="tower_data",
             hint="one in four sets the prices, which want 8 or more",
         )
-    prices = 0 if preview else max(1, len(samples) // 4)
+    prices = 0 if preview else max(min(2, len(samples) - 1), len(samples) // 4)
     ranges = 0 if preview else len(samples) // 16
     order = np.random.default_rng([seed, 2]).permutation(len(samples)).tolist()
     cuts = (0, prices, prices + ranges, len(samples))

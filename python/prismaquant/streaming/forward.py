@@ -82,6 +82,8 @@ class Batch:
         What else the model takes, for a sample with images or audio: float32 or integers, by the name of the argument.
     counted
         Bool ``[windows, seq_len]``: the tokens whose prediction matters; ``None``: all.
+    where
+        What a sample is called in errors.
     """
 
     part: int
@@ -91,6 +93,7 @@ class Batch:
     ids: torch.Tensor
     inputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
     counted: torch.Tensor | None = None
+    where: str = ""
 
     @property
     def name(self) -> str:
@@ -152,7 +155,7 @@ class Forward:
         except (IndexError, RuntimeError, TypeError, ValueError) as cause:  # whatever its own code raises on others
             raise DataError(
                 f"{type(skeleton.causal).__name__} cannot take it ({cause})",
-                where=f"sample {batch.window}",
+                where=batch.where,
                 hint="a sample holds what the processor of this very model returns",
             ) from cause
         for layer, states in entered.items():
@@ -190,7 +193,7 @@ def check_finite(values: torch.Tensor, what: str, batch: Batch) -> None:
         begin = " ".join(str(int(each)) for each in ids[:_SHOWN_IDS])
         raise NumericError(
             f"activations are NaN or infinite from token {token} on; the window has the ids {begin} ...",
-            where=f"{what}, window {batch.window + number}",
+            where=f"{what}, {batch.where or f'window {batch.window + number}'}",
             hint="look for damaged weights in this layer or before it; if only this window fails, leave it out",
         )
 

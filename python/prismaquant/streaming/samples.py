@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from prismaquant.streaming.forward import Batch
 from prismaquant.streaming.model_class import read_config
 from prismaquant.streaming.packing import check_ids
 from prismaquant.streaming.processing import process
+from prismaquant.streaming.sources import list_files
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,12 +38,14 @@ _PLACEHOLDERS = ("image_token_id", "video_token_id", "audio_token_id")
 _KINDS = "give .safetensors files (what the model's processor returns), or .jsonl files (messages that name images)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sample:
     """One input of the model.
 
     Attributes
     ----------
+    where
+        File, file and line, or place in the list that it was given in.
     ids
         int64 ``[1, seq_len]``.
     inputs
@@ -51,15 +55,16 @@ class Sample:
         ever asked of the model.
     """
 
+    where: str
     ids: npt.NDArray[np.int64]
     inputs: Mapping[str, torch.Tensor]
     counted: torch.Tensor
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in self.inputs.items())
-        return f"Sample({self.ids.size} tokens, {shapes})"
+        return f"Sample({self.where}, {self.ids.size} tokens, {shapes})"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """``"sha256:..."`` of all arrays, and their names and shapes."""
         arrays = {"input_ids": self.ids, **{name: tensor.numpy() for name, tensor in self.inputs.items()}}
@@ -93,7 +98,16 @@ class Samples:
     def batches(self, part: int, first: int, batch_windows: int) -> list[Batch]:
         """A batch for each sample: they differ in shape. ``first`` windows come before them in other parts."""
         return [
-            Batch(part, number, first + number, self.probes, torch.from_numpy(each.ids), each.inputs, each.counted)
+            Batch(
+                part,
+                number,
+                first + number,
+                self.probes,
+                torch.from_numpy(each.ids),
+                each.inputs,
+                each.counted,
+                each.where,
+            )
             for number, each in enumerate(self.samples)
         ]
 
@@ -133,18 +147,8 @@ def read_samples(data: TowerData, model: Model) -> list[Sample]:
 
 def _in_files(path: Path, model: Model) -> dict[str, Mapping[str, Any]]:
     """Where it is from -> each sample in a file or a folder."""
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
-        if not files:
-            raise DataError("is a folder without .safetensors and .jsonl files", where=str(path), hint=_KINDS)
-    elif not path.is_file():
-        raise DataError("there is no such file", where=str(path), hint=_KINDS)
-    elif path.suffix not in _SUFFIXES:
-        raise DataError(f"has the suffix {path.suffix!r}", where=str(path), hint=_KINDS)
-    else:
-        files = [path]
     found: dict[str, Mapping[str, Any]] = {}
-    for file in files:
+    for file in list_files(path, _SUFFIXES, _KINDS):
         if file.suffix == ".jsonl":
             found |= process(file, model.path)
             continue
@@ -176,4 +180,4 @@ def _sample(inputs: Mapping[str, Any], placeholders: Sequence[int], model: Model
     check_ids(ids.numpy(), model, where)
     counted = torch.ones_like(ids, dtype=torch.bool)
     counted[:, :-1] = torch.isin(ids[:, 1:], torch.tensor(placeholders, dtype=torch.long)).logical_not()
-    return Sample(ids.numpy(), tensors, counted)
+    return Sample(where, ids.numpy(), tensors, counted)

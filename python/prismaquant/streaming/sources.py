@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from prismaquant.errors import DataError
 if TYPE_CHECKING:
     from prismaquant.types import PathLike
 
-__all__ = ["DEFAULT", "SELF", "SUFFIXES", "Source", "builtin", "parse"]
+__all__ = ["DEFAULT", "SELF", "SUFFIXES", "Source", "builtin", "list_files", "parse"]
 
 #: Names that are no path.
 DEFAULT = "default"
@@ -115,21 +115,37 @@ def _weight(options: Mapping[str, str], where: str) -> float:
     return weight
 
 
-def _files(path: Path, split: str | None) -> tuple[Path, ...]:
-    kinds = "give a .txt, .jsonl or .npy file, or a folder of them"
+def list_files(path: Path, suffixes: Sequence[str], kinds: str) -> tuple[Path, ...]:
+    """The file ``path``, or all files with one of ``suffixes`` in the folder ``path``, sorted.
+
+    Parameters
+    ----------
+    kinds
+        What is expected, for the message of an error.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or none of these kinds.
+    """
     if path.is_dir():
-        found = tuple(sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file()))
+        found = tuple(sorted(file for file in path.rglob("*") if file.suffix in suffixes and file.is_file()))
         if not found:
-            raise DataError("is a folder without .txt, .jsonl and .npy files", where=str(path), hint=kinds)
-        base = path
-    else:
-        if not path.is_file():
-            raise DataError("there is no such file", where=str(path), hint=kinds)
-        if path.suffix not in SUFFIXES:
-            raise DataError(f"has the suffix {path.suffix!r}", where=str(path), hint=kinds)
-        found, base = (path,), path.parent
+            names = f"{', '.join(suffixes[:-1])} and {suffixes[-1]}"
+            raise DataError(f"is a folder without {names} files", where=str(path), hint=kinds)
+        return found
+    if not path.is_file():
+        raise DataError("there is no such file", where=str(path), hint=kinds)
+    if path.suffix not in suffixes:
+        raise DataError(f"has the suffix {path.suffix!r}", where=str(path), hint=kinds)
+    return (path,)
+
+
+def _files(path: Path, split: str | None) -> tuple[Path, ...]:
+    found = list_files(path, SUFFIXES, "give a .txt, .jsonl or .npy file, or a folder of them")
     if split is None:
         return found
+    base = path if path.is_dir() else path.parent
     kept = tuple(file for file in found if _is_of(split, file.relative_to(base)))
     if not kept:
         raise DataError(

@@ -309,7 +309,7 @@ def test_the_processor_of_the_folder_makes_samples_of_messages(tmp_path: Path, m
         ({"attention_mask": torch.tensor([[0, 1]])}, "attention_mask has zeros"),
         ({"pixel_values": None}, "has nothing but text"),
         ({"pixel_values": torch.full((16, 1176), torch.nan)}, "has NaN or infinity"),
-        ({"image_grid_thw": torch.tensor([[1, 2, 2]])}, r"sample 0: Qwen3VL\w+ cannot take it"),
+        ({"image_grid_thw": torch.tensor([[1, 2, 2]])}, r"sample [01]: Qwen3VL\w+ cannot take it"),
     ],
 )
 def test_samples_that_cannot_be_used(folders: dict[str, Path], change: dict[str, object], message: str) -> None:
@@ -317,6 +317,19 @@ def test_samples_that_cannot_be_used(folders: dict[str, Path], change: dict[str,
     broken = [{name: value for name, value in inputs.items() if value is not None} for inputs in broken]
     with pytest.raises(DataError, match=message):
         pq.probe(folders["qwen3_vl"], tower_data=broken, **SMALL)
+
+
+def test_the_file_of_a_sample_that_cannot_be_used_is_named(folders: dict[str, Path], sample_folder: Path) -> None:
+    broken = {**image_samples(folders["qwen3_vl"], 1)[0], "image_grid_thw": torch.tensor([[1, 2, 2]])}
+    save_file(broken, sample_folder / "07.safetensors")
+    with pytest.raises(DataError, match=r"samples/07\.safetensors: Qwen3VL\w+ cannot take it"):
+        pq.probe(folders["qwen3_vl"], tower_data=sample_folder, **SMALL)
+
+
+def test_three_samples_are_enough_for_errors(folders: dict[str, Path]) -> None:
+    measured = pq.probe(folders["qwen3_vl"], tower_data=image_samples(folders["qwen3_vl"], 3), **SMALL)
+    assert measured.tower_price_samples == 2
+    assert measured.standard_error({unit.name: "NVFP4" for unit in measured.units}, "directional") is not None
 
 
 def test_refused_before_any_work(folders: dict[str, Path], tmp_path: Path) -> None:
